@@ -1,0 +1,75 @@
+"""First-party packs, known to core whether or not they are installed, so that a message can say how to get
+one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One first-party pack. `state` is ``"available"`` or ``"planned"``; `names` are the bare names it is
+    known to bring, so that `--data cifar10` without the pack is answered with the pack and not with
+    "unknown"."""
+
+    domain: str
+    summary: str
+    state: str = "planned"
+    names: tuple[str, ...] = ()
+
+    @property
+    def distribution(self) -> str:
+        """The pip name."""
+        return f"peftx-{self.domain}"
+
+    @property
+    def folder(self) -> str:
+        """Where the pack lives in a clone."""
+        return f"plugins/{self.domain}"
+
+    def how_to_get(self) -> str:
+        """One clause saying how to install the pack, or that it cannot be had yet."""
+        if self.state == "planned":
+            return f"{self.distribution} is planned and cannot be installed yet"
+        return f"install it with `{self.pip}`, or from a clone with `{self.pip_clone}`"
+
+    @property
+    def pip(self) -> str:
+        """The pip command."""
+        return f"pip install {self.distribution}"
+
+    @property
+    def pip_clone(self) -> str:
+        """The pip command in the root of a clone; naming every local folder keeps pip from looking
+        elsewhere."""
+        return f"pip install ./kernels ./core ./{self.folder}"
+
+
+CATALOGUE: dict[str, Pack] = {
+    pack.domain: pack
+    for pack in (
+        Pack(
+            "vision",
+            "image classification: any timm model, a small ViT in the box",
+            "available",
+            ("classification", "digits", "cifar10", "cifar100", "cifar", "imagefolder", "vit_micro"),
+        ),
+        Pack("speech", "speech recognition and speaker adaptation"),
+        Pack("timeseries", "forecasting and calibration under shift"),
+        Pack("geo3d", "point clouds, depth and poses"),
+        Pack("trajectory", "motion forecasting"),
+        Pack("medical", "segmentation and classification of medical images"),
+        Pack("continual", "sequences of tasks without forgetting"),
+        Pack("language", "language models"),
+    )
+}
+
+
+def pack_of(name: str) -> Pack | None:
+    """Return the pack that owns `name`: by its domain when dotted, else by a bare name it is known to
+    bring."""
+    domain, dot, _ = name.partition(".")
+    if dot or domain in CATALOGUE:
+        return CATALOGUE.get(domain)
+    bare = name.partition(":")[0]
+    return next((pack for pack in CATALOGUE.values() if bare in pack.names), None)

@@ -1,0 +1,155 @@
+"""What a plugin declares: small frozen records with targets as strings, so that listing them imports nothing
+heavy.
+
+Every `target` and `config` reads ``"module:object"`` and is imported on first use. Every name reads
+``"domain.name"``, and a plugin may only declare names of its own domain. A `config` target must live in a
+torch-free module: option tables and validation run before torch is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "CommandSpec",
+    "DatasetSpec",
+    "KernelSpec",
+    "MethodSpec",
+    "ModelSpec",
+    "Needs",
+    "Offers",
+    "Spec",
+    "SuiteSpec",
+    "TaskSpec",
+]
+
+METHOD_KINDS = ("adapter", "procedure", "codec", "model")
+METHOD_STATES = ("stable", "experimental")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method asks of a task.
+
+    `sites`: kinds of places it can adapt, any of which is enough (empty: no demand). `objective`: the one
+    objective it trains with (empty: whatever the task has). `context`: side information every sample must
+    carry, all of it.
+    """
+
+    sites: tuple[str, ...] = ()
+    objective: str = ""
+    context: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What a task gives a method: kinds of sites its models have (empty: unknown, anything may fit),
+    objectives, and the side information its batches carry."""
+
+    sites: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ("supervised",)
+    context: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A named thing one can run. `kind`: adapter (attaches to a model), procedure (a way to train), codec (a
+    data-space transform) or model (a comparison row)."""
+
+    name: str
+    summary: str
+    target: str
+    config: str
+    kind: str = "adapter"
+    paper: str = ""
+    licence: str = ""
+    tags: tuple[str, ...] = ()
+    needs: Needs = Needs()
+    status: str = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """Model + data + loss + metrics; the first task a plugin declares is its domain's default.
+
+    `models`: optional ``"module:function"``, torch-free, called with a model name the registry does not know;
+    it returns True or False, or raises ModelError (a pack that accepts any timm name checks it here).
+    """
+
+    name: str
+    summary: str
+    target: str
+    config: str
+    offers: Offers = Offers()
+    default_data: str = ""
+    default_model: str = ""
+    default_method: str = ""
+    baselines: tuple[str, ...] = ("core.head", "core.lora", "core.full")
+    models: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """A data set and how it is found.
+
+    `target`: ``load(config, ctx) -> Dataset``. `locate`: torch-free ``locate(config, ctx) -> None`` that
+    raises DataError or NetworkError in well under a second when files are absent and cannot be fetched.
+    `parametric`: the name takes an argument after a colon (``imagefolder:PATH``), handed to the config as its
+    option `path`. `verified`: the loader was run on the real files and agreed with the published counts.
+    """
+
+    name: str
+    summary: str
+    target: str
+    config: str = ""
+    aliases: tuple[str, ...] = ()
+    licence: str = ""
+    source: str = ""
+    size: str = ""
+    synthetic: bool = False
+    verified: bool = True
+    locate: str = ""
+    parametric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A base model. `params`: its number of parameters when known without building it."""
+
+    name: str
+    summary: str
+    target: str
+    config: str = ""
+    licence: str = ""
+    source: str = ""
+    params: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSpec:
+    """A grid of runs with a protocol."""
+
+    name: str
+    summary: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """Another implementation, called `name`, of the kernel op `op`."""
+
+    op: str
+    name: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """A command line command, `peftx domain.name`; the target is a click command."""
+
+    name: str
+    summary: str
+    target: str
+
+
+Spec = MethodSpec | TaskSpec | DatasetSpec | ModelSpec | SuiteSpec | KernelSpec | CommandSpec
