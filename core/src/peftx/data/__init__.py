@@ -1,0 +1,11 @@
+"""Data sets: their contract, one cache, checked downloads, safe archives, seeded splits, published counts.
+
+No torch anywhere in this room, and numpy only inside functions: missing data must be found, and reported,
+before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+from peftx.data.contract import DataContext, Dataset, Published, Split, Subset
+
+__all__ = ["DataContext", "Dataset", "Published", "Split", "Subset"]
