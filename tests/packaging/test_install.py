@@ -1,0 +1,93 @@
+"""Every way the README and the guide tell people to install, done for real by pip with the index switched off."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+PLACES = "import json, peftx, peftx_kernels, peftx_vision as v; print(json.dumps([m.__file__ for m in (peftx, peftx_kernels, v)]))"
+ORDERS = list(itertools.permutations(["./kernels", "./core", "./plugins/vision"]))
+
+
+def assert_all_three_work(environment) -> list[Path]:
+    """The three packages import and the script runs; returns where they lie."""
+    places = json.loads(environment.ok("python", "-c", PLACES))
+    assert "vision" in environment.ok("peftx", "list")
+    return [Path(place) for place in places]
+
+
+@pytest.mark.parametrize("order", [ORDERS[0], ORDERS[-1]], ids=" ".join)
+def test_folders_install_together(make_environment, order):
+    environment = make_environment()
+    environment.install(*order)
+    assert all(place.is_relative_to(environment.folder) for place in assert_all_three_work(environment))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS[1:-1], ids=" ".join)
+def test_folders_install_in_any_order(make_environment, order):
+    environment = make_environment()
+    environment.install(*order)
+    assert len(assert_all_three_work(environment)) == 3
+
+
+def test_folders_install_editable(make_environment, repository):
+    environment = make_environment()
+    environment.install("-e", "./plugins/vision", "-e", "./core", "-e", "./kernels")
+    assert all(place.is_relative_to(repository) for place in assert_all_three_work(environment))
+
+
+def test_development_file_lists_every_distribution_editable(repository, distributions):
+    lines = (repository / "requirements-dev.txt").read_text().splitlines()
+    editable = {line.removeprefix("-e ").strip() for line in lines if line.startswith("-e ")}
+    assert editable == {f"./{one.folder.relative_to(repository).as_posix()}[test]" for one in distributions}
+
+
+def test_editable_replaces_a_plain_install(make_environment, repository):
+    environment = make_environment()
+    environment.install("./kernels", "./core", "./plugins/vision")
+    environment.install("-e", "./core")
+    core, kernels, vision = assert_all_three_work(environment)
+    assert core.is_relative_to(repository)
+    assert kernels.is_relative_to(environment.folder) and vision.is_relative_to(environment.folder)
+
+
+def test_wheels_install_from_a_folder(make_environment, wheelhouse):
+    environment = make_environment()
+    environment.install("--find-links", wheelhouse, "peftx-vision")
+    assert all(place.is_relative_to(environment.folder) for place in assert_all_three_work(environment))
+
+
+def test_core_and_kernels_work_alone(make_environment):
+    environment = make_environment(only=["peftx"])
+    environment.install("./kernels", "./core")
+    assert environment.pip("check").returncode == 0
+    listing = environment.ok("peftx", "list")
+    assert "core.lora" in listing
+    assert "peftx-vision" in listing, "with no pack installed, the list must say which exist"
+    environment.ok("python", "-c", "import peftx; peftx.attach")
+
+
+def test_declared_requirements_are_enough_to_train(make_environment):
+    """With nothing installed beyond what the three pyproject files declare, a short run reaches its result."""
+    environment = make_environment(only=["peftx-vision"])
+    environment.install("./kernels", "./core", "./plugins/vision")
+    arguments = ["--method", "core.head", "--data", "digits", "--epochs", "1", "--baselines", "[]", "--offline"]
+    environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
+    assert (environment.folder / "out" / "record.json").is_file()
+
+
+def test_a_pack_refuses_the_next_minor_release_of_core(make_environment, repository, tmp_path):
+    newer = tmp_path / "core"
+    shutil.copytree(repository / "core", newer, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    file = newer / "pyproject.toml"
+    file.write_text(file.read_text().replace('version = "0.1.0"', 'version = "0.2.0"'))
+    outcome = make_environment().pip(
+        "install", "--no-index", "--no-build-isolation", "./kernels", newer, "./plugins/vision"
+    )
+    assert outcome.returncode != 0
+    assert "peftx-vision 0.1.0 depends on peftx<0.2" in outcome.stdout + outcome.stderr
