@@ -84,7 +84,9 @@ class Environment:
     def site(self) -> Path:
         return Path(sysconfig.get_path("purelib", "venv", vars={"base": str(self.folder)}))
 
-    def run(self, *command: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: object, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command (a script of this environment, or any path) and return its outcome, whatever it is."""
         program, *arguments = map(str, command)
         if (self.bin / program).exists():
@@ -102,7 +104,9 @@ class Environment:
     def ok(self, *command: object, cwd: Path | None = None, **variables: str) -> str:
         """Run a command that must succeed and return what it printed."""
         outcome = self.run(*command, cwd=cwd, **variables)
-        assert outcome.returncode == 0, f"{command} ended with {outcome.returncode}\n{outcome.stdout}\n{outcome.stderr}"
+        assert outcome.returncode == 0, (
+            f"{command} ended with {outcome.returncode}\n{outcome.stdout}\n{outcome.stderr}"
+        )
         return outcome.stdout
 
     def pip(self, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -152,7 +156,9 @@ def closure(names: Iterable[str]) -> set[str]:
         seen.add(key)
         for requirement in map(Requirement, declared):
             extras = wanted.extras or {""}
-            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in extras
+            ):
                 waiting.append(requirement)
     return {name for name, _ in seen}
 

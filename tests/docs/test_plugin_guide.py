@@ -18,7 +18,9 @@ def package(repository, tmp_path) -> Path:
     for name, text in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    listed = re.findall(r"^    (\S+)", re.search(r"```\npeftx-mine/\n(.*?)```", page, re.DOTALL).group(1), re.MULTILINE)
+    listed = re.findall(
+        r"^    (\S+)", re.search(r"```\npeftx-mine/\n(.*?)```", page, re.DOTALL).group(1), re.MULTILINE
+    )
     assert sorted(listed) == sorted(name for name, _ in files)
     return folder
 
@@ -46,7 +48,17 @@ def test_guide_package_passes_its_own_tests(environment, package):
 
 
 def test_guide_package_trains_through_the_command_line(environment):
-    arguments = ["--method", "mine.scale", "--data", "digits", "--epochs", "1", "--baselines", "[]", "--offline"]
+    arguments = [
+        "--method",
+        "mine.scale",
+        "--data",
+        "digits",
+        "--epochs",
+        "1",
+        "--baselines",
+        "[]",
+        "--offline",
+    ]
     environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
     record = (environment.folder / "out" / "record.json").read_text()
     assert "mine.scale" in record and "peftx-mine" in record

@@ -44,10 +44,15 @@ def test_example_is_the_file_and_ten_lines(readme, repository):
 
 def test_example_runs(repository, tmp_path):
     command = [sys.executable, repository / "examples" / "quickstart.py"]
-    outcome = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False)
+    outcome = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert outcome.returncode == 0, outcome.stderr
     assert "qkv" in outcome.stdout
-    assert {file.name for file in (tmp_path / "my-adapter").iterdir()} >= {"adapter.json", "adapter.safetensors"}
+    assert {file.name for file in (tmp_path / "my-adapter").iterdir()} >= {
+        "adapter.json",
+        "adapter.safetensors",
+    }
 
 
 def test_method_table_is_the_registry(readme):
@@ -76,8 +81,15 @@ def test_every_method_has_a_page(repository):
 
 def test_commands_shown_exist(readme):
     shown = set(re.findall(r"^    peftx (\w+)", readme, re.MULTILINE))
-    shown |= set(re.findall(r"\| (\w+)", next(line for line in readme.splitlines() if "peftx list |" in line)))
-    outcome = subprocess.run([sys.executable, "-c", "from peftx.cli import main; main()", "--help"], capture_output=True, text=True, check=True)
+    shown |= set(
+        re.findall(r"\| (\w+)", next(line for line in readme.splitlines() if "peftx list |" in line))
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", "from peftx.cli import main; main()", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     known = set(re.findall(r"^\s+(\w+)\s", outcome.stdout, re.MULTILINE))
     assert shown >= {"run", "eval", "predict", "list", "doctor"}
     assert shown <= known

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-PLACES = "import json, peftx, peftx_kernels, peftx_vision as v; print(json.dumps([m.__file__ for m in (peftx, peftx_kernels, v)]))"
+PLACES = """
+import json, peftx, peftx_kernels, peftx_vision
+print(json.dumps([module.__file__ for module in (peftx, peftx_kernels, peftx_vision)]))
+"""
 ORDERS = list(itertools.permutations(["./kernels", "./core", "./plugins/vision"]))
 
 
@@ -76,7 +79,17 @@ def test_declared_requirements_are_enough_to_train(make_environment):
     """With nothing installed beyond what the three pyproject files declare, a short run reaches its result."""
     environment = make_environment(only=["peftx-vision"])
     environment.install("./kernels", "./core", "./plugins/vision")
-    arguments = ["--method", "core.head", "--data", "digits", "--epochs", "1", "--baselines", "[]", "--offline"]
+    arguments = [
+        "--method",
+        "core.head",
+        "--data",
+        "digits",
+        "--epochs",
+        "1",
+        "--baselines",
+        "[]",
+        "--offline",
+    ]
     environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
     assert (environment.folder / "out" / "record.json").is_file()
 

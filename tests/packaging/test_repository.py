@@ -12,10 +12,26 @@ from pathlib import Path
 import pytest
 
 # written in pieces, so that this file does not match itself
-HOSTS = ["pypi" + ".org", "python" + "hosted.org", "download.py" + "torch.org", "ana" + "conda.org", "--index" + "-url"]
+HOSTS = [
+    "pypi" + ".org",
+    "python" + "hosted.org",
+    "download.py" + "torch.org",
+    "ana" + "conda.org",
+    "--index" + "-url",
+]
 HOSTS += ["extra-index" + "-url", "file:" + "///"]
 PLACES = re.compile(r"(?<![\w./~*-])/(work|root|home|Users|opt)/\w+")
-GENERATED = {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "dist", "build"}
+GENERATED = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    "dist",
+    "build",
+}
 
 
 def text_files(root: Path) -> list[Path]:

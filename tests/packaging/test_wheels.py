@@ -105,7 +105,9 @@ def test_vision_ships_its_weights(repository, wheels):
     if not list(folder.glob("*.safetensors")):
         pytest.skip("the weights of vit_micro are not in the tree")
     shipped = [info for info in wheels["peftx_vision"].infolist() if info.filename.endswith(".safetensors")]
-    assert [Path(info.filename).name for info in shipped] == [file.name for file in sorted(folder.glob("*.safetensors"))]
+    assert [Path(info.filename).name for info in shipped] == [
+        file.name for file in sorted(folder.glob("*.safetensors"))
+    ]
     assert sum(info.file_size for info in shipped) < 4_000_000
 
 
