@@ -1,0 +1,212 @@
+"""What a run folder is good for later: score it again, exactly, and predict on new files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from peftx import artifacts
+from peftx.config.errors import as_config_error
+from peftx.config.run import RunConfig
+from peftx.config.toml import read as read_toml
+from peftx.data.contract import Dataset, Split
+from peftx.errors import DataError, RunError
+from peftx.plugins.registry import Registry
+from peftx.runs import folder as files
+from peftx.runs import record as records
+from peftx.runs.planning import Plan, preflight
+from peftx.runs.session import load_data, make_task
+from peftx.tasks.contract import Task
+from peftx.tasks.scoring import evaluate as score
+from peftx.training.backend import Backend
+from peftx.training.progress import Progress
+from peftx.training.seeds import seed_all
+
+__all__ = ["Reproduction", "evaluate", "predict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """Recorded and newly measured metrics by split. `changed`: what differs between then and now, as
+    sentences."""
+
+    folder: Path
+    recorded: dict[str, dict[str, float]]
+    measured: dict[str, dict[str, float]]
+    changed: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether every metric of every split came out the same, to the last bit."""
+        return not self.differences()
+
+    def differences(self) -> list[tuple[str, str, float | None, float | None]]:
+        """(split, metric, recorded, measured) of everything that differs."""
+        return [
+            (split, name, self.recorded[split].get(name), values.get(name))
+            for split, values in self.measured.items()
+            for name in {**self.recorded[split], **values}
+            if self.recorded[split].get(name) != values.get(name)
+        ]
+
+    def summary(self) -> str:
+        """One or more sentences on the outcome."""
+        if self.exact:
+            return f"{self.folder}: the recorded scores are reproduced exactly"
+        lines = [
+            f"{split} {name}: recorded {then}, measured {now}"
+            for split, name, then, now in self.differences()
+        ]
+        because = f" ({'; '.join(self.changed)})" if self.changed else ""
+        return "\n".join([f"{self.folder}: the recorded scores are NOT reproduced{because}", *lines])
+
+
+def evaluate(
+    folder: Path | str,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+    *,
+    data_root: Path | None = None,
+    device: str | None = None,
+) -> Reproduction:
+    """Rebuild the model of a run, load its adapter and score every recorded split again, as it was scored
+    then.
+
+    Raises:
+        RunError: the folder is no finished run.
+        DataError: the data are not those of the run.
+        ArtifactError: the adapter is damaged or belongs to another base model.
+    """
+    folder, progress = Path(folder), progress or Progress()
+    plan, record = _open(folder, registry, data_root=data_root, device=device)
+    progress.stage(f"loading {plan.data_name}")
+    data = load_data(plan)
+    if data.fingerprint != record["data"]["fingerprint"]:
+        raise DataError(
+            f"{plan.data_name} is not the data of this run: its fingerprint is {data.fingerprint[:12]}, "
+            f"recorded was {record['data']['fingerprint'][:12]}; give the same files and options"
+        )
+    task = make_task(plan, data)
+    recorded = record["rows"][0]["metrics"]
+    task.prepare(list(recorded))
+    measured = {}
+    with _threads(record):
+        backend, model = _model(plan, task, folder)
+        for split in recorded:
+            measured[split] = score(
+                task, model, split, record["eval_batch_size"], backend=backend, progress=progress
+            )
+            plan.registry.events.fire("peftx_evaluated", run=None, split=split, metrics=measured[split])
+    return Reproduction(folder, recorded, measured, _changed(plan, record, backend))
+
+
+def predict(
+    folder: Path | str,
+    paths: Sequence[Path | str],
+    top: int = 5,
+    registry: Registry | None = None,
+    *,
+    device: str | None = None,
+) -> list[dict[str, Any]]:
+    """Predict on files with the model of a run; needs the base model and the run folder, not the data.
+
+    Raises:
+        RunError: the folder is no finished run.
+        DataError: a file cannot be read.
+    """
+    folder = Path(folder)
+    plan, record = _open(folder, registry, device=device, locate=False)
+    about = record["data"]
+    data = Dataset(
+        name=about["name"],
+        splits={"train": _Nothing(), "val": _Nothing()},
+        classes=tuple(about["classes"]),
+        fingerprint=about["fingerprint"],
+        card=about["card"],
+    )
+    task = make_task(plan, data)
+    backend, model = _model(plan, task, folder)
+    model.eval()
+    with torch.no_grad(), backend.autocast():
+        return task.predict(model, [Path(path) for path in paths], top=top, device=backend.device)
+
+
+class _Nothing(Split[Any]):
+    """A split of no samples: predicting needs the class names, not the data."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> Any:
+        raise IndexError(index)
+
+
+def _open(
+    folder: Path,
+    registry: Registry | None,
+    *,
+    data_root: Path | None = None,
+    device: str | None = None,
+    locate: bool = True,
+) -> tuple[Plan, dict[str, Any]]:
+    record = records.read(folder)
+    if not record.get("rows") or not (folder / files.ADAPTER).is_dir():
+        raise RunError(f"{folder} holds no trained adapter: the run did not finish")
+    try:
+        config = RunConfig.model_validate(read_toml(folder / files.CONFIG))
+    except ValidationError as error:
+        raise RunError(
+            f"{folder / files.CONFIG} does not fit this version: {as_config_error(error)}"
+        ) from error
+    config.device = device or _former_device(record)
+    config.baselines = []
+    if data_root is not None:
+        config.data_root = data_root
+    return preflight(config, registry, locate=locate), record
+
+
+def _former_device(record: dict[str, Any]) -> str:
+    """The kind of device the run used, if this machine has one; another gives other last bits."""
+    kind = record["environment"]["device"]
+    if kind == "cuda" and not torch.cuda.is_available():
+        return "cpu"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "cpu"
+    return str(kind)
+
+
+def _model(plan: Plan, task: Task, folder: Path) -> tuple[Backend, nn.Module]:
+    backend = Backend(plan.config.device, plan.config.precision)
+    # the head the run started from: an adapter that trains part of it needs the rest
+    seed_all(plan.config.seed, "model")
+    model = task.build_model()
+    artifacts.load(model, folder / files.ADAPTER)
+    return backend, model.to(backend.device)
+
+
+@contextmanager
+def _threads(record: dict[str, Any]) -> Iterator[None]:
+    """Use as many threads as the run did: sums split among threads differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(record["environment"]["threads"]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _changed(plan: Plan, record: dict[str, Any], backend: Backend) -> tuple[str, ...]:
+    now = {**records.versions(plan.registry), **records.environment(backend.device)}
+    then = {**record["versions"], **record["environment"]}
+    return tuple(
+        f"{name} was {then[name]}, is {now.get(name, 'absent')}"
+        for name in then
+        if then[name] != now.get(name) and name != "threads"
+    )

@@ -1,0 +1,65 @@
+"""What a finished run hands back: its folder, its record, the table and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftx.report.table import Column, Table, byte_size, count, percent, seconds
+
+__all__ = ["RunResult", "result_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """`rows`: the method first, then the baselines; `next_commands`: what one would type now."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the record."""
+        return list(self.record["rows"])
+
+    @property
+    def table(self) -> Table:
+        """The result table."""
+        return result_table(self.record)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table must know."""
+        failed = [f"{row['method']} failed: {row['error']}" for row in self.rows if "error" in row]
+        return [*self.record["notes"], *failed]
+
+    @property
+    def next_commands(self) -> list[str]:
+        """Commands that go on from here."""
+        return list(self.record["next"])
+
+
+def result_table(record: Mapping[str, Any]) -> Table:
+    """Method beside baselines: trainable parameters, stored bytes, peak memory, seconds, validation and test
+    score."""
+    primary, unit = record["primary"], record["units"].get(record["primary"], "")
+    title = f"{primary} {unit}".strip()
+    show = percent if unit == "%" else "{:.4g}".format
+    rows = [
+        row | {split: row.get("metrics", {}).get(split, {}).get(primary) for split in ("val", "test")}
+        for row in record["rows"]
+    ]
+    columns = [
+        Column("method", "method", left=True),
+        Column("trainable", "trainable", count),
+        Column("stored_bytes", "stored", byte_size),
+        Column("peak_memory_bytes", "peak memory", byte_size),
+        Column("seconds", "time", seconds),
+        Column("val", f"val {title}", show),
+        Column("test", f"test {title}", show),
+    ]
+    if all(row["test"] is None for row in rows):
+        columns.pop()
+    return Table(columns, rows)

@@ -1,0 +1,95 @@
+"""One row of a result table: a fresh model, one method, the shared loop, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from peftx.adapters import Adapted, attach
+from peftx.config.run import TrainConfig
+from peftx.plugins.descriptors import MethodSpec
+from peftx.plugins.registry import Entry
+from peftx.tasks.contract import Task
+from peftx.tasks.scoring import evaluate
+from peftx.training.backend import Backend
+from peftx.training.engine import fit
+from peftx.training.memory import PeakMemory
+from peftx.training.progress import Progress
+from peftx.training.seeds import seed_all
+
+__all__ = ["train_row", "warm_up"]
+
+Log = Callable[[dict[str, Any]], None]
+
+
+def train_row(
+    method: Entry[MethodSpec],
+    method_config: Any,
+    task: Task,
+    train: TrainConfig,
+    *,
+    seed: int,
+    backend: Backend,
+    progress: Progress,
+    log: Log,
+) -> tuple[Adapted, dict[str, Any]]:
+    """Train `method` on a fresh model; return the adapted model and the row, JSON-ready.
+
+    Streams of random numbers are restarted for the model, the adapter and the data order, so every row begins
+    with the same base and head, and sees the same batches. `log` gets one dict per step, epoch and
+    evaluation.
+    """
+    with PeakMemory(backend.device) as memory:
+        seed_all(seed, "model")
+        model = task.build_model()
+        seed_all(seed, "adapter")
+        adapted = attach(model, method.name, config=method_config)
+        done = fit(
+            adapted,
+            task,
+            train,
+            seed=seed,
+            backend=backend,
+            progress=progress,
+            on_step=lambda step, metrics: log({"event": "step", "step": step, **metrics}),
+            on_epoch=lambda epoch, metrics: log({"event": "epoch", "epoch": epoch, **metrics}),
+        )
+    scores = {}
+    for split in ("val", "test"):
+        if split in task.splits():
+            scores[split] = evaluate(
+                task, model, split, train.eval_batch_size, backend=backend, progress=progress
+            )
+            log({"event": "evaluated", "split": split, **scores[split]})
+    counts = adapted.counts()
+    return adapted, {
+        "method": method.name,
+        "options": method_config.model_dump(mode="json"),
+        "train": train.model_dump(mode="json"),
+        "trainable": counts.trainable,
+        "counts": asdict(counts),
+        "stored_bytes": counts.stored_bytes,
+        "peak_memory_bytes": memory.bytes,
+        "peak_memory_how": memory.how,
+        "seconds": done.seconds,
+        "steps": done.steps,
+        "epochs": done.epochs,
+        "best_epoch": done.best_epoch,
+        "selected_on": done.selected_on,
+        "train_loss": done.train_loss,
+        "history": done.history,
+        "metrics": scores,
+    }
+
+
+def warm_up(task: Task, backend: Backend, batch_size: int) -> None:
+    """Run one step of the bare model, so that the first row does not pay for what the process does once.
+
+    Libraries read lazily, thread pools and scratch buffers would otherwise stand in the first row's memory.
+    """
+    model = task.build_model().to(backend.device)
+    batch = next(iter(task.batches("train", min(batch_size, 8))))
+    with backend.autocast():
+        loss = task.loss(model.train(), backend.place(batch))
+    backend.backward(loss)

@@ -1,0 +1,167 @@
+"""What a domain pack writes to become trainable: one class that knows its models, batches, loss and metrics.
+
+The engine, the evaluation protocol, the baselines, the records and the command line come from core and see
+only this contract, so they hold for images, waveforms and point clouds alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from peftx.errors import UserError
+
+if TYPE_CHECKING:
+    from peftx.data.contract import DataContext, Dataset
+
+#: One batch: named tensors, the first dimension of each is B.
+Batch = dict[str, Tensor]
+
+
+class Batches(Protocol):
+    """The batches of one pass over a split; the number of batches is known before the first."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Meter(Protocol):
+    """Accumulates a metric over batches. Exact: integers are counted, sums are kept in float64."""
+
+    def update(self, outputs: Any, batch: Batch) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """The base model of a run.
+
+    `build`: set when `name` is registered; takes the number of outputs of a fresh head (None: leave the model
+    as it is) and returns a new model. None when the name is free text that the task's own pack understands
+    (any timm name).
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    build: Callable[[int | None], nn.Module] | None = None
+
+
+class Task(ABC):
+    """A model, data, a loss and metrics.
+
+    Subclasses set the class attributes and write the abstract methods. A task never keeps a model: it builds
+    fresh ones and is handed the one to use.
+
+    `primary`: the metric that selects and ranks; `units`: unit of each metric, for tables. `notes`: sentences
+    a reader of the result must know (weights missing, head dropped); stored in the record. `workers`: threads
+    that may prepare batches, 0 for as many as the task thinks right.
+    """
+
+    primary: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    units: ClassVar[Mapping[str, str]] = {}
+    workers: int = 0
+
+    def __init__(self, config: Any, data: Dataset, model: ModelSource, ctx: DataContext) -> None:
+        self.config = config
+        self.data = data
+        self.model = model
+        self.ctx = ctx
+        self.notes: list[str] = []
+
+    # --- what a pack writes ---------------------------------------------------------------------------------
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """Return a new base model with a head for this data, the same bits for the same state of torch's
+        generator.
+
+        Raises:
+            ModelError: no such model, or its weights are missing, damaged or of another architecture.
+        """
+
+    @abstractmethod
+    def batches(
+        self, split: str, batch_size: int, *, train: bool = False, generator: torch.Generator | None = None
+    ) -> Batches:
+        """Return the batches of `split`: in stored order, or shuffled and augmented with `generator` when
+        `train`."""
+
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """Return what `loss` and the meter read, usually `model(batch[...])`."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean loss over the batch, a scalar."""
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """Return a fresh meter whose result holds at least `primary` and `n`, the number of samples."""
+
+    # --- what a pack may write ------------------------------------------------------------------------------
+    def splits(self) -> list[str]:
+        """Names of the splits there are, in the order train, val, test, others."""
+        first = ("train", "val", "test")
+        names = list(self.data.splits)
+        return [s for s in first if s in names] + [s for s in names if s not in first]
+
+    def prepare(self, splits: Sequence[str]) -> None:
+        """Do now the work that every row of a run shares (decode, cache), and refuse data that do not fit.
+
+        Called once before the first model is built.
+        """
+        return None
+
+    def recipe(self, method: str) -> dict[str, Any]:
+        """Return training settings (fields of TrainConfig) that suit `method` on this task; {} for none."""
+        return {}
+
+    def model_card(self) -> dict[str, Any]:
+        """Return what the record says about the base model: weights, their checksum, input size."""
+        return {}
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        split: str,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        tick: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
+        """Score `model` on `split`. Call through `peftx.evaluation.evaluate`, which sets eval mode and
+        no_grad."""
+        meter = self.meter()
+        for batch in self.batches(split, batch_size):
+            batch = {name: value.to(device) for name, value in batch.items()}
+            with autocast():
+                outputs = self.forward(model, batch)
+            meter.update(outputs, batch)
+            if tick is not None:
+                tick()
+        return meter.compute()
+
+    def predict(
+        self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"
+    ) -> list[dict[str, Any]]:
+        """Return one JSON-ready dict per input file.
+
+        Raises:
+            DataError: a file cannot be read; the message names it.
+        """
+        raise UserError(f"{type(self).__name__} cannot predict on single files")
+
+
+def batch_count(batch: Batch) -> int:
+    """Number of samples in a batch: the first dimension of its first tensor."""
+    return int(next(iter(batch.values())).shape[0])

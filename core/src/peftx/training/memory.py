@@ -1,0 +1,81 @@
+"""Peak memory of a stretch of work, measured so that rows of one table can be compared.
+
+On a GPU the allocator's own peak counter is exact. On a CPU there is none: a thread samples the resident set
+and the level before the work is subtracted, after garbage was collected and free pages were handed back. That
+figure carries the allocator's and the sampling's noise (a few MiB), so it always travels with a word on how
+it was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+import threading
+from types import TracebackType
+
+import psutil
+import torch
+
+__all__ = ["PeakMemory"]
+
+INTERVAL = 0.005  # seconds between two samples of the resident set
+
+
+class PeakMemory:
+    """Context manager; afterwards `bytes` is the peak above the level at entry and `how` says what was
+    measured."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.bytes = 0
+        if self.device.type == "cuda":
+            self.how = "peak of the CUDA allocator above the level before the row"
+        else:
+            self.how = (
+                f"peak resident set, sampled every {INTERVAL * 1000:g} ms, above the level before the row"
+            )
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._start = 0
+        self._peak = 0
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._start = torch.cuda.memory_allocated(self.device)
+            return self
+        _trim()
+        self._process = psutil.Process()
+        self._start = self._peak = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._sample, name="peftx-memory", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._start
+            return
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+        self._peak = max(self._peak, self._process.memory_info().rss)
+        self.bytes = max(0, self._peak - self._start)
+
+    def _sample(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+
+def _trim() -> None:
+    """Hand free heap pages back, or the next row would reuse them unseen. Only glibc can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
