@@ -1,0 +1,60 @@
+"""Tensor operations for parameter-efficient fine-tuning: a leaf that depends on torch and nothing else.
+
+``import peftx_kernels`` does not import torch; each name below is imported on first use.
+
+- ``lora_linear``, ``lora_linear_slices``: a frozen linear map plus low-rank corrections.
+- ``dora_linear``, ``dora_norm``, ``row_sq``: the same with a trained length of every output row.
+- ``activation_source``: lets an op recompute its input in the backward pass instead of keeping it.
+- ``tiers``, ``use``, ``register``: which implementation each op runs (environment variable ``PEFTX_KERNELS``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from peftx_kernels.table import KernelError, Tier, register, tiers, use
+
+if TYPE_CHECKING:
+    from peftx_kernels.activation import ActivationSource, activation_source
+    from peftx_kernels.ops.dora_linear import dora_linear, dora_norm, row_sq
+    from peftx_kernels.ops.lora_linear import lora_linear, lora_linear_slices
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivationSource",
+    "KernelError",
+    "Tier",
+    "activation_source",
+    "dora_linear",
+    "dora_norm",
+    "lora_linear",
+    "lora_linear_slices",
+    "register",
+    "row_sq",
+    "tiers",
+    "use",
+]
+
+_HOMES = {
+    "ActivationSource": "peftx_kernels.activation",
+    "activation_source": "peftx_kernels.activation",
+    "dora_linear": "peftx_kernels.ops.dora_linear",
+    "dora_norm": "peftx_kernels.ops.dora_linear",
+    "lora_linear": "peftx_kernels.ops.lora_linear",
+    "lora_linear_slices": "peftx_kernels.ops.lora_linear",
+    "row_sq": "peftx_kernels.ops.dora_linear",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

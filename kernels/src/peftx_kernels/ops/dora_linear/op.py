@@ -1,0 +1,149 @@
+"""DoRA from library calls: ``lora_linear``, then one pass over its output that also remembers nothing but itself.
+
+With L = x W^T + s x A^T B^T + bias (``lora_linear``) and c = (1 - g) bias:
+
+Forward     Y = g L + c, in place of L                      (g = 1 gives c = 0 and exactly L)
+Backward    dL = g dY;  dg = sum_t dY (L - bias) = (sum_t dY Y - bias sum_t dY) / g;  dm = dg / norm
+
+So the backward pass needs no L: Y will do, and Y is kept by the next layer in most models (attention keeps the q, k, v
+it is given, GELU its input). Two things break that identity, and both are handled: a gate near 0, which cannot be
+divided by (L is kept instead), and a Y that the model changed in place (L is computed again).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from peftx_kernels.activation import ActivationSource
+from peftx_kernels.ops.dora_linear.norm import dora_norm, row_sq
+from peftx_kernels.ops.lora_linear.op import lora_linear, recompute_product
+from peftx_kernels.precision import autocast_off, is_tracing
+
+__all__ = ["dora_linear"]
+
+# Dividing by a gate g scales the rounding of y by 1 / g: below these, the unscaled product is kept instead.
+_SMALLEST_GATE = {torch.float64: 1e-3, torch.float32: 1e-2}
+_SMALLEST_GATE_HALF = 0.25
+_EPS = 1e-12  # an all-zero row has norm 0; its gate is then huge but finite
+_BLOCK = 1 << 22  # entries that are widened at once in a sum over half-precision maps: 16 MiB
+
+
+def dora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    magnitude: Tensor,
+    scale: float,
+    *,
+    weight_sq: Tensor | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    source: ActivationSource | None = None,
+) -> Tensor:
+    """See ``peftx_kernels.dora_linear``."""
+    if magnitude.shape != weight.shape[:1]:
+        raise ValueError(
+            f"magnitude has shape {tuple(magnitude.shape)}; a weight {tuple(weight.shape)} needs ({weight.shape[0]},)"
+        )
+    norm = dora_norm(row_sq(weight) if weight_sq is None else weight_sq, weight, a, b, scale)
+    tracing = is_tracing()
+    inner = lora_linear(
+        x, weight, bias, a, b, scale, dropout=dropout, training=training, source=None if tracing else source
+    )
+    if not tracing:
+        return _RowScale.apply(inner, magnitude, norm, bias)
+    gate = magnitude.to(norm.dtype) / norm.clamp(min=_EPS)
+    y = gate * inner
+    if bias is not None:
+        y = y + (1 - gate) * bias
+    return y.to(inner.dtype)
+
+
+class _RowScale(torch.autograd.Function):
+    """apply(inner, magnitude, norm, bias) -> g inner + (1 - g) bias, written into inner; g = magnitude / norm."""
+
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor, magnitude: Tensor, norm: Tensor, bias: Tensor | None) -> Tensor:
+        needs_magnitude = ctx.needs_input_grad[1]
+        with autocast_off(inner):
+            gate, norm = _gate(magnitude, norm)
+            smallest = _SMALLEST_GATE.get(inner.dtype, _SMALLEST_GATE_HALF)
+            ctx.kept_inner = needs_magnitude and bool((gate.abs() < smallest).any())
+            y = torch.empty_like(inner) if ctx.kept_inner else inner
+            if bias is None:
+                torch.mul(inner, gate, out=y)
+            else:
+                torch.addcmul((1 - gate) * bias, inner, gate, out=y)
+        if not ctx.kept_inner:
+            ctx.mark_dirty(inner)
+        ctx.save_for_backward((inner if ctx.kept_inner else y) if needs_magnitude else None, gate, norm, bias)
+        ctx.node = inner.grad_fn
+        ctx.magnitude, ctx.magnitude_version = magnitude, magnitude._version
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needs_inner, needs_magnitude, _, needs_bias = ctx.needs_input_grad
+        try:
+            value, gate, norm, bias = ctx.saved_tensors
+            from_output = not ctx.kept_inner
+        except RuntimeError:  # the model changed y in place, which a plain linear map allows
+            value, gate, norm = _recompute(ctx)
+            bias, from_output = None, False
+        d_inner = d_magnitude = d_bias = None
+        with autocast_off(grad):
+            d_y = grad.reshape(-1, grad.shape[-1])
+            column_sum = None if bias is None else d_y.sum(0, dtype=gate.dtype)
+            if needs_magnitude:
+                d_gate, d_inner = _column_dot(d_y, value.reshape(d_y.shape), gate.dtype)
+                if column_sum is not None:
+                    d_gate -= bias * column_sum
+                if from_output:
+                    d_gate /= gate
+                d_magnitude = (d_gate / norm).to(ctx.magnitude.dtype)
+            if needs_inner:
+                d_inner = torch.empty_like(d_y) if d_inner is None else d_inner
+                d_inner = torch.mul(d_y, gate, out=d_inner).view(grad.shape)
+            if needs_bias:
+                d_bias = ((1 - gate) * d_y.sum(0, dtype=gate.dtype)).to(grad.dtype)
+        return d_inner, d_magnitude, None, d_bias
+
+
+def _gate(magnitude: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    norm = norm.clamp(min=_EPS)
+    return magnitude.to(norm.dtype) / norm, norm
+
+
+def _column_dot(d_y: Tensor, value: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return sum_t d_y * value in ``high``, and the [T, out] buffer the product was in where it can be used again."""
+    if d_y.dtype == high:
+        buffer = d_y * value
+        return buffer.sum(0), buffer
+    total = torch.zeros(d_y.shape[1], dtype=high, device=d_y.device)
+    rows = max(1, _BLOCK // max(1, d_y.shape[1]))  # widened copies of half-precision maps, a block at a time
+    for d_block, block in zip(d_y.split(rows), value.split(rows), strict=True):
+        total += d_block.to(high).mul_(block).sum(0)
+    return total, None
+
+
+def _recompute(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the unscaled product, gate and norm from what the node of ``lora_linear`` kept; the slow way out.
+
+    Raises:
+        RuntimeError: autograd's own, where nothing was kept to compute it from.
+    """
+    node = ctx.node
+    if node is None or not node.reads_x or ctx.magnitude._version != ctx.magnitude_version:
+        _ = ctx.saved_tensors  # says which tensor was modified, and how to find where
+    _, _, weight, a, b = node.saved_tensors
+    scale = node.plan.scale
+    return recompute_product(node), *_gate(
+        ctx.magnitude.detach(), dora_norm(row_sq(weight), weight, a, b, scale)
+    )

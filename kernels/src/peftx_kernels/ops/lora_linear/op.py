@@ -1,0 +1,251 @@
+"""LoRA from library calls alone: two extra products a layer, written into the output in place.
+
+Forward     Y = X W^T + bias;  S = X A^T;  Y += s S B^T          (addmm_ with alpha: no S B^T, no scaled copy, no sum)
+Backward    dS = s dY B;  dX = dY W;  dX += dS A;  dA = dS^T X;  dB = s dY^T S
+
+Plain autograd would keep the same X and S; what this saves is traffic: every one of those removed temporaries is a
+[T, out] tensor. See Unsloth's ``matmul_lora`` and the analysis in LoRAFusion (arXiv 2510.00206).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from peftx_kernels.activation import ActivationSource
+from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
+from peftx_kernels.precision import autocast_off, compute_dtype, is_tracing
+
+__all__ = ["lora_linear", "lora_linear_slices", "recompute_product"]
+
+
+def lora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    scale: float,
+    *,
+    dropout: float = 0.0,
+    training: bool = False,
+    source: ActivationSource | None = None,
+) -> Tensor:
+    """See ``peftx_kernels.lora_linear``."""
+    parts = ((0, weight.shape[0], a, b, scale),)
+    return lora_linear_slices(x, weight, bias, parts, dropout=dropout, training=training, source=source)
+
+
+def lora_linear_slices(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    parts: Sequence[tuple[int, int, Tensor, Tensor, float]],
+    *,
+    dropout: float = 0.0,
+    training: bool = False,
+    source: ActivationSource | None = None,
+) -> Tensor:
+    """See ``peftx_kernels.lora_linear_slices``."""
+    check_rate(dropout)
+    rate = dropout if training else 0.0
+    if is_tracing():
+        return _functional(x, weight, bias, parts, rate)
+    if not parts:
+        return F.linear(x, weight, bias)
+    plan = _plan(x, weight, parts, rate, source)
+    factors = [factor for part in parts for factor in part[2:4]]
+    return _LoRALinear.apply(x, weight, bias, plan, *factors)
+
+
+def _functional(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    parts: Sequence[tuple[int, int, Tensor, Tensor, float]],
+    rate: float,
+) -> Tensor:
+    """The same equation without mutation or seeds: compilers fuse it and plan its recomputation themselves."""
+    y = F.linear(x, weight, bias)
+    dropped = F.dropout(x, rate) if rate > 0 else x
+    for start, stop, a, b, scale in parts:
+        delta = scale * F.linear(F.linear(dropped, a.to(x.dtype)), b.to(x.dtype))
+        y = y + (delta if stop - start == weight.shape[0] else F.pad(delta, (start, weight.shape[0] - stop)))
+    return y
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Where one part lies: rows start..stop of W, ranks low..high of the stacked A."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    scale: float  # the part's scale, times 1 / kept fraction under dropout
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    rows: tuple[_Row, ...]
+    scale: float  # of the first part, as given
+    dtype: torch.dtype
+    rate: float
+    seed: int
+    source: ActivationSource | None
+
+
+def _plan(
+    x: Tensor,
+    weight: Tensor,
+    parts: Sequence[tuple[int, int, Tensor, Tensor, float]],
+    rate: float,
+    source: ActivationSource | None,
+) -> _Plan:
+    kept = kept_fraction(rate) if rate > 0 else 1.0
+    out, width = weight.shape
+    rows, low = [], 0
+    for start, stop, a, b, scale in parts:
+        high = low + a.shape[0]
+        if not 0 <= start < stop <= out or a.shape[1:] != (width,) or b.shape != (stop - start, high - low):
+            raise ValueError(
+                f"rows {start}:{stop} of a weight {tuple(weight.shape)} cannot take a {tuple(a.shape)} and "
+                f"b {tuple(b.shape)}; expected a (R, {width}) and b ({stop - start}, R)"
+            )
+        rows.append(_Row(start, stop, low, high, scale / kept))
+        low = high
+    return _Plan(tuple(rows), parts[0][4], compute_dtype(x), rate, draw_seed() if rate > 0 else 0, source)
+
+
+class _LoRALinear(torch.autograd.Function):
+    """apply(x, weight, bias, plan, a1, b1, a2, b2, ...) -> y."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, *factors: Tensor
+    ) -> Tensor:
+        with autocast_off(x):
+            x_run = x.to(plan.dtype)
+            y = _base(x_run, weight, bias, plan)
+            flat_x, flat_y = _flat(x_run), _flat(y)
+            s = _dropped(flat_x, plan) @ _stack(factors[0::2], plan).t()
+            _add_products(flat_y, s, factors[1::2], plan)
+        needs_x, needs_weight, _, _, *needs_factors = ctx.needs_input_grad
+        read_x = needs_weight or any(needs_factors[0::2])
+        # x_run and not x: under autocast that copy is half as large, and without it they are one tensor.
+        keep_x = read_x and plan.source is None
+        ctx.save_for_backward(
+            x_run if keep_x else None, s if any(needs_factors[1::2]) else None, weight, *factors
+        )
+        ctx.plan = plan
+        ctx.reads_x = read_x
+        ctx.x_dtype, ctx.bias_dtype = x.dtype, None if bias is None else bias.dtype
+        ctx.x_shape = x.shape
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, s, weight, *factors = ctx.saved_tensors
+        plan: _Plan = ctx.plan
+        needs_x, needs_weight, needs_bias, _, *needs_factors = ctx.needs_input_grad
+        needs_a, needs_b = any(needs_factors[0::2]), needs_factors[1::2]
+        d_x = d_weight = d_bias = d_stack = d_s = mask = stack = None
+        with autocast_off(grad):
+            d_y = _flat(grad)
+            flat_x = _input(x, plan) if ctx.reads_x else None
+            if needs_x or needs_a:
+                d_s = _products_backward(d_y, factors[1::2], plan)
+            if plan.rate > 0 and d_s is not None:
+                mask = keep_mask(d_y.new_empty((d_y.shape[0], weight.shape[1])), plan.rate, plan.seed)
+            if needs_x:
+                stack = _stack(factors[0::2], plan)
+                d_x = d_y @ weight.to(plan.dtype)
+                if mask is None:
+                    d_x.addmm_(d_s, stack)
+                else:
+                    d_x.addcmul_(d_s @ stack, mask)
+                d_x = d_x.view(ctx.x_shape).to(ctx.x_dtype)
+            if needs_a:
+                d_stack = d_s.t() @ (flat_x if mask is None else flat_x * mask)
+            if needs_weight:
+                d_weight = (d_y.t() @ flat_x).to(weight.dtype)
+            if needs_bias:
+                d_bias = d_y.sum(0).to(ctx.bias_dtype)
+            d_factors: list[Tensor | None] = [None] * len(factors)
+            for index, row in enumerate(plan.rows):
+                if needs_factors[2 * index]:
+                    d_factors[2 * index] = d_stack[row.low : row.high].to(factors[2 * index].dtype)
+                if needs_b[index]:
+                    d_factors[2 * index + 1] = _b_gradient(d_y, s, row, factors[2 * index + 1])
+        return d_x, d_weight, d_bias, None, *d_factors
+
+
+def recompute_product(node: Any) -> Tensor:  # (T, out)
+    """Return x W^T + the corrections, without bias, from what the node of a ``lora_linear`` kept."""
+    x, s, weight, *factors = node.saved_tensors
+    plan: _Plan = node.plan
+    with torch.no_grad(), autocast_off(weight):
+        flat_x = _input(x, plan)
+        if s is None:
+            s = _dropped(flat_x, plan) @ _stack(factors[0::2], plan).t()
+        y = _base(flat_x, weight, None, plan)
+        _add_products(y, s, factors[1::2], plan)
+    return y
+
+
+def _flat(t: Tensor) -> Tensor:
+    return t.reshape(-1, t.shape[-1]) if t.dim() != 2 else t
+
+
+def _base(x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan) -> Tensor:
+    return F.linear(x, weight.to(plan.dtype), None if bias is None else bias.to(plan.dtype))
+
+
+def _input(x: Tensor | None, plan: _Plan) -> Tensor:
+    if plan.source is not None:
+        return _flat(plan.source.recompute()).to(plan.dtype)
+    assert x is not None
+    return _flat(x)
+
+
+def _dropped(flat_x: Tensor, plan: _Plan) -> Tensor:
+    """Zero the dropped entries; 1 / kept fraction is in the parts' scales."""
+    return flat_x * keep_mask(flat_x, plan.rate, plan.seed) if plan.rate > 0 else flat_x
+
+
+def _stack(downs: Sequence[Tensor], plan: _Plan) -> Tensor:  # (sum of R, in)
+    return (downs[0] if len(downs) == 1 else torch.cat(list(downs))).to(plan.dtype)
+
+
+def _columns(t: Tensor, start: int, stop: int) -> Tensor:
+    """Return t[:, start:stop], or t itself where that is all of it: one call less a layer."""
+    return t if start == 0 and stop == t.shape[1] else t[:, start:stop]
+
+
+def _add_products(flat_y: Tensor, s: Tensor, ups: Sequence[Tensor], plan: _Plan) -> None:
+    for row, b in zip(plan.rows, ups, strict=True):
+        target = _columns(flat_y, row.start, row.stop)
+        target.addmm_(_columns(s, row.low, row.high), b.to(plan.dtype).t(), alpha=row.scale)
+
+
+def _products_backward(d_y: Tensor, ups: Sequence[Tensor], plan: _Plan) -> Tensor:  # (T, sum of R)
+    d_s = d_y.new_empty((d_y.shape[0], plan.rows[-1].high))
+    for row, b in zip(plan.rows, ups, strict=True):
+        part = _columns(d_s, row.low, row.high)
+        # beta = 0: `part` is only written, so its uninitialised memory is never read.
+        torch.addmm(
+            part, _columns(d_y, row.start, row.stop), b.to(plan.dtype), beta=0, alpha=row.scale, out=part
+        )
+    return d_s
+
+
+def _b_gradient(d_y: Tensor, s: Tensor, row: _Row, b: Tensor) -> Tensor:  # (stop - start, R)
+    product = _columns(d_y, row.start, row.stop).t() @ _columns(s, row.low, row.high)
+    return product.mul_(row.scale).to(b.dtype)

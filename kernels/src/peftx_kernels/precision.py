@@ -1,0 +1,42 @@
+"""Autocast and tracing: the two things every op asks before it computes.
+
+Ops cast their own inputs (custom functions do not follow autocast's lists) and then compute with autocast off, so that
+norms and gates stay in fp32 and a backward pass run inside an autocast region computes what the forward pass did.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+__all__ = ["autocast_off", "compute_dtype", "is_tracing", "wide"]
+
+_AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "xpu", "mps", "hpu"})
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype ``F.linear(x, ...)`` computes in: autocast's where it is on (float64 is left alone), else x's."""
+    device = x.device.type
+    if device in _AUTOCAST_DEVICES and x.dtype is not torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def autocast_off(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which nothing is cast behind our back; free where autocast is off anyway."""
+    device = x.device.type
+    if device in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def is_tracing() -> bool:
+    """Return True under torch.compile, torch.export and torch.func: there the plain functional form runs."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of norms and sums over tensors of ``dtype``: float64 stays, everything else is fp32."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
