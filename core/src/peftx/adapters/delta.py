@@ -1,0 +1,101 @@
+"""`Delta`, one site's update, and `Owned`, an adapter's own copy of a base parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from peftx.adapters.base import Base, Rows, to_canonical
+from peftx.adapters.site import Site
+
+if TYPE_CHECKING:
+    from peftx.config.adapter import AdapterConfig
+
+__all__ = ["Delta", "Owned"]
+
+
+class Delta(nn.Module):
+    """The update of one site. Subclasses hold its parameters and implement `effective`.
+
+    Contract: ``effective(weight, bias) -> (weight', bias')`` in canonical layout, (out, in[, k...]) and (out,) or
+    None, differentiable, additive or not. It must not write to what it is given. `forward` may be overridden to
+    own the product; it must equal ``base.run(x, *effective(base.weight, base.bias))`` in evaluation mode.
+
+    Args of a subclass's constructor: the site, the method's config, and the frozen weight and bias of the site in
+    canonical layout (read them, never keep them: keeping them would copy the base into the adapter).
+    """
+
+    #: `effective` may return another bias; when False, reading the bias never computes the weight
+    changes_bias: ClassVar[bool] = False
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+
+    def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The weight and bias the adapted layer has, canonical layout."""
+        raise NotImplementedError(f"{type(self).__name__} must implement effective(weight, bias)")
+
+    def forward(self, x: Tensor, base: Base) -> Tensor:
+        """The adapted layer's output; by default the layer's own operation with the effective weights."""
+        return base.run(x, *self.effective(base.weight, base.bias))
+
+    def forward_rows(self, deltas: Sequence[Delta], x: Tensor, base: Base) -> Tensor:
+        """Output of a fused linear layer whose disjoint row blocks are adapted by `deltas` (same class as self).
+
+        The general form computes each block on its own and joins them; a class that can share the base product
+        overrides this.
+        """
+        out = base.weight.shape[0]
+        pieces: list[Tensor] = []
+        at = 0
+        for delta in sorted(deltas, key=lambda d: d.site.rows or (0, 0)):
+            start, stop = delta.site.rows or (0, out)
+            if at < start:
+                pieces.append(Rows(base, at, start)(x))
+            pieces.append(delta(x, Rows(base, start, stop)))
+            at = stop
+        if at < out:
+            pieces.append(Rows(base, at, out)(x))
+        return torch.cat(pieces, dim=-1)
+
+    def rank_factors(self) -> tuple[Tensor, Tensor] | None:
+        """(B, A) with delta W = B A when the update is low-rank and additive, else None. Scale folded in."""
+        return None
+
+    def sparse(self) -> tuple[Tensor, Tensor] | None:
+        """(flat indices, values) when the update is sparse and additive, else None."""
+        return None
+
+    @staticmethod
+    def parameter_dtype(dtype: torch.dtype) -> torch.dtype:
+        """Trained parameters are kept at least in float32, whatever the base's precision."""
+        return torch.promote_types(dtype, torch.float32)
+
+
+class Owned(Delta):
+    """An adapter's own copy of one base parameter: a head's weight, a bias, a class token.
+
+    Equation: ``weight' = value`` (``bias' = value`` when the site is a layer's bias). It starts as the base value,
+    so the model is unchanged until it is trained; it is saved with its adapter, and the base stays as it was. The
+    value keeps the layout of the module, not the canonical one, so that tied parameters can share one copy.
+    """
+
+    def __init__(self, site: Site, value: Tensor | nn.Parameter) -> None:
+        super().__init__(site)
+        if not isinstance(value, nn.Parameter) or not value.requires_grad:
+            value = nn.Parameter(value.detach().to(self.parameter_dtype(value.dtype), copy=True))
+        self.value = value
+
+    def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.site.weight == "bias":
+            return weight, self.value if bias is None else self.value.to(bias.dtype)
+        return to_canonical(self.site.kind, self.value.to(weight.dtype)), bias
+
+    @staticmethod
+    def param_count(site: Site, config: AdapterConfig | None = None) -> int:
+        """As many as the parameter has."""
+        return site.numel

@@ -1,0 +1,191 @@
+"""What an adapter adds, where, and what it costs: counts by closed formula, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from peftx.adapters.delta import Owned
+from peftx.adapters.site import Site
+from peftx.adapters.slot import SLOT, slots_of
+
+if TYPE_CHECKING:
+    from peftx.adapters.attach import Attachment
+
+__all__ = ["Counts", "Explanation", "SiteRow", "count", "explain", "explain_attachment"]
+
+_FLOAT32 = 4
+_MIB = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Values of one adapter. `adapter` and `owned` (a head, biases) are trained and add up to `trainable`."""
+
+    adapter: int
+    owned: int
+    head: int
+    trainable: int
+    stored_bytes: int
+    base_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """One line of an explanation."""
+
+    key: str
+    role: str
+    kind: str
+    shape: tuple[int, ...]
+    trained: int
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where an adapter goes and what it costs.
+
+    `memory` is an estimate in bytes: trained values, gradients and AdamW moments in float32, and per sample-token
+    the inputs a frozen layer would not keep but an adapted one does.
+    """
+
+    method: str
+    formula: str
+    rows: tuple[SiteRow, ...]
+    counts: Counts
+    memory: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def by_role(self) -> list[tuple[str, str, int, int, bool]]:
+        """(role, shape, sites, trained values, owned), sites of one role and shape together."""
+        grouped: dict[tuple[str, str, bool], list[int]] = {}
+        for row in self.rows:
+            shape = " x ".join(map(str, row.shape)) or "scalar"
+            grouped.setdefault((row.role, shape, row.owned), []).append(row.trained)
+        return [(role, shape, len(n), sum(n), owned) for (role, shape, owned), n in grouped.items()]
+
+    def render(self, *, sites: bool = False) -> str:
+        """A table as text: by role, or with `sites` one line a site."""
+        if sites:
+            head = ("site", "role", "shape", "trained")
+            body = [(r.key, r.role, " x ".join(map(str, r.shape)), f"{r.trained:,}") for r in self.rows]
+        else:
+            head = ("role", "shape", "sites", "trained")
+            body = [
+                (role + (" (owned)" if owned else ""), shape, str(n), f"{trained:,}")
+                for role, shape, n, trained, owned in self.by_role()
+            ]
+        lines = [self.method + (f"   {self.formula}" if self.formula else ""), *_aligned((head, *body))]
+        c, m = self.counts, self.memory
+        share = 100 * c.trainable / c.base_total if c.base_total else 0.0
+        lines.append(
+            f"trained {c.trainable:,} = adapter {c.adapter:,} + owned {c.owned:,} (head {c.head:,}); "
+            f"{share:.2f} % of {c.base_total:,}"
+        )
+        lines.append(
+            f"training adds {m['training'] / _MIB:.1f} MiB (values, gradients, AdamW moments) and keeps at most "
+            f"{m['per_token']:,} bytes per token or position for the backward; stored {c.stored_bytes / _MIB:.2f} MiB"
+        )
+        return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    last = len(widths) - 1
+    return [
+        "  ".join(c.rjust(w) if i == last else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+
+
+def count(model: nn.Module, attachment: Attachment) -> Counts:
+    """Count an attached adapter's values as they are, each shared tensor once."""
+    trained: dict[int, tuple[int, bool, bool]] = {}
+    stored: dict[int, int] = {}
+    for _, _, slot in slots_of(model):
+        if attachment.name not in slot:
+            continue
+        for delta in slot[attachment.name].values():
+            owned = isinstance(delta, Owned)
+            head = delta.site.role == "head"
+            for key in delta.__dict__.get("_trained", ()):
+                parameter = delta.get_parameter(key)
+                trained[id(parameter)] = (parameter.numel(), owned, head)
+            for tensor in delta.state_dict(keep_vars=True).values():
+                stored[id(tensor)] = tensor.numel() * tensor.element_size()
+    owned_total = sum(n for n, owned, _ in trained.values() if owned)
+    total = sum(n for n, _, _ in trained.values())
+    return Counts(
+        adapter=total - owned_total,
+        owned=owned_total,
+        head=sum(n for n, _, head in trained.values() if head),
+        trainable=total,
+        stored_bytes=sum(stored.values()),
+        base_total=_base_total(model),
+    )
+
+
+def _base_total(model: nn.Module) -> int:
+    return sum(p.numel() for key, p in model.named_parameters() if SLOT not in key.split("."))
+
+
+def explain_attachment(model: nn.Module, attachment: Attachment) -> Explanation:
+    """Explain an adapter that is attached; its closed formula is checked against what is there."""
+    return _explanation(model, attachment.method_name, attachment, count(model, attachment))
+
+
+def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any) -> Explanation:
+    """Explain what attaching a method would do, without attaching it and without making any tensor.
+
+    Raises:
+        as `peftx.attach`.
+    """
+    from peftx.adapters.attach import Attachment, resolve_method
+
+    method_name, method, config = resolve_method(method, config, options)
+    plan, owned = method.plan(model, config), method.owned(model, config)
+    method.check(plan, config)
+    attachment = Attachment("explained", method_name, method, config, plan, owned)
+    adapter = sum(method.param_count(site, config) for site in plan)
+    unique = {id(_parameter(model, site)): site for site in owned}
+    own = sum(site.numel for site in unique.values())
+    counts = Counts(
+        adapter=adapter,
+        owned=own,
+        head=sum(site.numel for site in unique.values() if site.role == "head"),
+        trainable=adapter + own,
+        stored_bytes=(adapter + own) * _FLOAT32,
+        base_total=_base_total(model),
+    )
+    return _explanation(model, method_name, attachment, counts)
+
+
+def _parameter(model: nn.Module, site: Site) -> Any:
+    return model.get_submodule(site.module)._parameters[site.weight]
+
+
+def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Counts) -> Explanation:
+    method, config = attachment.method, attachment.config
+    rows = [
+        SiteRow(s.key, s.role, s.kind, s.shape, method.param_count(s, config), owned=False) for s in attachment.plan
+    ]
+    rows += [SiteRow(s.key, s.role, s.kind, s.shape, s.numel, owned=True) for s in attachment.owned]
+    # a layer's input is kept once, however many of its slices are adapted
+    widths = {s.module: s.shape[1] if len(s.shape) > 1 else 0 for s in attachment.plan}
+    return Explanation(
+        method=name,
+        formula=method.formula(list(attachment.plan), config),
+        rows=tuple(rows),
+        counts=counts,
+        memory={
+            "training": counts.trainable * _FLOAT32 * 4,
+            "per_token": sum(widths.values()) * _FLOAT32,
+        },
+    )

@@ -1,0 +1,318 @@
+"""`Adapted`: the handle on a model that carries adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from peftx.adapters.attach import Attachment, attach_to, detach_from, remove_from, set_trainable
+from peftx.adapters.explain import Counts, Explanation, count, explain_attachment
+from peftx.adapters.host import root_board
+from peftx.adapters.slot import Board, Selection, slots_of
+from peftx.errors import AdapterError, UnknownNameError, near_matches
+
+__all__ = ["Adapted", "adapted", "attach"]
+
+
+class Adapted:
+    """A model and its adapters.
+
+    The handle holds no state of its own: `peftx.adapted(model)` gives an equal one, also for a deep copy.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __repr__(self) -> str:
+        parts = [f"{a.name}: {a.method_name}, {len(a.plan)} sites" for a in self._board.attachments.values()]
+        return f"<Adapted {type(self.model).__name__} ({'; '.join(parts)})>"
+
+    @property
+    def _board(self) -> Board:
+        board = root_board(self.model)
+        if board is None:
+            raise AdapterError(f"this {type(self.model).__name__} carries no adapter; attach one first")
+        return board
+
+    def _attachment(self, name: str) -> Attachment:
+        try:
+            return self._board.attachments[name]
+        except KeyError:
+            known = self.names
+            raise UnknownNameError(
+                f"no adapter named {name!r} is attached; there {'is' if len(known) == 1 else 'are'} "
+                f"{', '.join(known)}.{near_matches(name, known)}"
+            ) from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the attached adapters, in order of attachment."""
+        return tuple(self._board.attachments)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the adapters a forward uses, in order of application."""
+        return self._board.current.names
+
+    def attachment(self, name: str | None = None) -> Attachment:
+        """What an adapter is and where it went; by default the only active one.
+
+        Raises:
+            UnknownNameError: no adapter of that name.
+            AdapterError: no name given while none or several are active.
+        """
+        return self._attachment(self._one(name))
+
+    def _one(self, name: str | None) -> str:
+        if name is not None:
+            return name
+        candidates = self.active or self.names
+        if len(candidates) != 1:
+            raise AdapterError(f"several adapters are meant ({', '.join(candidates)}); name one")
+        return candidates[0]
+
+    def attach(
+        self,
+        method: Any,
+        *,
+        name: str,
+        config: Any = None,
+        recompute_activations: bool = False,
+        **options: Any,
+    ) -> Adapted:
+        """Attach a further adapter and activate it alone; see `peftx.attach`."""
+        attach_to(self.model, method, name, config, recompute_activations, options)
+        return self
+
+    def activate(self, *names: str) -> Adapted:
+        """Use these adapters from now on, in this order, and train exactly their parameters; none: the base.
+
+        Several adapters compose: each sees the effective weights of those before it, so additive ones add up.
+
+        Raises:
+            UnknownNameError: an adapter is not attached.
+        """
+        for name in names:
+            self._attachment(name)
+        self._board.current = Selection(names=tuple(names))
+        set_trainable(self.model, tuple(names))
+        return self
+
+    def train_only(self, *names: str) -> Adapted:
+        """Let exactly these adapters' parameters be trained, whatever is active (for mixed batches, say)."""
+        for name in names:
+            self._attachment(name)
+        set_trainable(self.model, tuple(names))
+        return self
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Inside the block, forwards use the base alone."""
+        with self._selected(Selection()):
+            yield
+
+    @contextmanager
+    def per_sample(self, ids: Sequence[str | None]) -> Iterator[None]:
+        """Inside the block, sample i of every batch goes through adapter ``ids[i]`` (None: the base).
+
+        Inputs are (B, ...) with B = len(ids), or carry a whole number of rows per sample (windows, frames) in
+        contiguous blocks. Training works: each adapter's gradient is that of its own samples. Gradient
+        checkpointing works when backward runs inside the block, or before the next selection's forward.
+
+        Raises:
+            UnknownNameError: an adapter is not attached.
+            AdapterError: inside the block, a module's batch is not a multiple of len(ids).
+        """
+        if not len(ids):
+            raise AdapterError("per_sample needs one adapter name, or None, per sample of the batch; got an empty list")
+        rows: dict[tuple[str, ...], list[int]] = {}
+        for index, name in enumerate(ids):
+            if name is not None:
+                self._attachment(name)
+            rows.setdefault(() if name is None else (name,), []).append(index)
+        parts = tuple((names, torch.tensor(indices)) for names, indices in rows.items())
+        with self._selected(Selection(names=self.active, rows=parts, size=len(ids))):
+            yield
+
+    @contextmanager
+    def _selected(self, selection: Selection) -> Iterator[None]:
+        board = self._board
+        before, explicit = board.current, board._explicit
+        board.current, board._explicit = selection, True
+        try:
+            yield
+        finally:
+            board.current, board._explicit = before, explicit
+
+    def named_parameters(self, name: str | None = None) -> Iterator[tuple[str, nn.Parameter]]:
+        """(state-dict key, parameter) of what the adapters train now; of one adapter when named."""
+        seen: set[int] = set()
+        for path, _, slot in slots_of(self.model):
+            for adapter, labels in slot.items():
+                if name is not None and adapter != name:
+                    continue
+                for key, parameter in labels.named_parameters():
+                    if parameter.requires_grad and id(parameter) not in seen:
+                        seen.add(id(parameter))
+                        yield f"{path + '.' if path else ''}peftx.{adapter}.{key}", parameter
+
+    def parameters(self, name: str | None = None) -> Iterator[nn.Parameter]:
+        """The parameters the adapters train now."""
+        for _, parameter in self.named_parameters(name):
+            yield parameter
+
+    def param_groups(
+        self, lr: float, *, head_lr: float | None = None, weight_decay: float = 0.0
+    ) -> list[dict[str, Any]]:
+        """Optimizer groups: adapter and owned head apart, no weight decay on vectors (biases, norms, tokens).
+
+        Args:
+            lr: learning rate of the adapter.
+            head_lr: learning rate of owned heads; `lr` by default.
+            weight_decay: decoupled decay of matrices.
+        """
+        heads = {id(p) for p in self._head_parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            groups.setdefault((id(parameter) in heads, parameter.dim() > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": head_lr if head and head_lr is not None else lr,
+                "weight_decay": weight_decay if matrix else 0.0,
+                "name": ("head" if head else "adapter") + (".matrices" if matrix else ".vectors"),
+            }
+            for (head, matrix), parameters in sorted(groups.items())
+        ]
+
+    def _head_parameters(self) -> Iterator[nn.Parameter]:
+        for _, _, slot in slots_of(self.model):
+            for labels in slot.values():
+                for delta in labels.values():
+                    if delta.site.role == "head":
+                        yield from delta.parameters()
+
+    def bind(self, optimizer: Optimizer, total_steps: int | None = None) -> Adapted:
+        """Tie the adapters to the optimizer that trains them; call it once, after building the optimizer.
+
+        Checks that the optimizer holds every trained parameter, and counts its steps.
+
+        Args:
+            optimizer: the optimizer of your loop.
+            total_steps: number of optimizer steps the training will take, for methods with a schedule.
+
+        Raises:
+            AdapterError: a trained parameter is missing from the optimizer, or `total_steps` is not positive.
+        """
+        if total_steps is not None and total_steps < 1:
+            raise AdapterError(f"total_steps must be at least 1, got {total_steps}")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        missing = [key for key, parameter in self.named_parameters() if id(parameter) not in held]
+        if missing:
+            raise AdapterError(
+                f"the optimizer lacks {len(missing)} trained tensors, the first being {missing[0]}; build it from "
+                "adapted.parameters() or adapted.param_groups(lr)"
+            )
+        board = self._board
+        optimizer.register_step_post_hook(lambda *_: board.forget_pending())
+        return self
+
+    def reached(self, forward: Callable[[], Any]) -> tuple[str, ...]:
+        """Keys of active sites that a call of `forward` never visits; empty when the adapter takes effect everywhere.
+
+        Runs `forward` once without gradients. Pass a closure over your model and a batch.
+        """
+        board = self._board
+        board.trace = set()
+        try:
+            with torch.no_grad():
+                forward()
+            seen = board.trace
+        finally:
+            board.trace = None
+        return tuple(
+            site.key for name in self.active for site in self._attachment(name).sites if site.key not in seen
+        )
+
+    def counts(self, name: str | None = None) -> Counts:
+        """Trained and stored values of an adapter, adapter and owned parts apart."""
+        return count(self.model, self._attachment(self._one(name)))
+
+    def explain(self, name: str | None = None) -> Explanation:
+        """What an adapter adds and where, with counts by closed formula and a memory estimate."""
+        return explain_attachment(self.model, self._attachment(self._one(name)))
+
+    def tensors(self, name: str | None = None) -> dict[tuple[str, str], Tensor]:
+        """An adapter's tensors by (site key, slot): what an artifact stores. Not copies."""
+        name = self._one(name)
+        self._attachment(name)
+        found: dict[tuple[str, str], Tensor] = {}
+        for _, _, slot in slots_of(self.model):
+            if name in slot:
+                for delta in slot[name].values():
+                    for key, value in delta.state_dict(keep_vars=True).items():
+                        found[delta.site.key, key] = value
+        return dict(sorted(found.items()))
+
+    def remove(self, name: str) -> Adapted | None:
+        """Take one adapter away. Removing the last one detaches, and returns None."""
+        self._attachment(name)
+        if len(self.names) == 1:
+            self.detach()
+            return None
+        remove_from(self.model, self._board, name)
+        set_trainable(self.model, self.active)
+        return self
+
+    def detach(self) -> nn.Module:
+        """Take every adapter away; the model is then bit for bit what it was before the first `attach`."""
+        detach_from(self.model, self._board)
+        return self.model
+
+
+def adapted(model: nn.Module) -> Adapted:
+    """The handle of a model that carries adapters.
+
+    Raises:
+        AdapterError: the model carries none.
+    """
+    handle = Adapted(model)
+    _ = handle._board
+    return handle
+
+
+def attach(
+    model: nn.Module,
+    method: Any,
+    *,
+    name: str = "default",
+    config: Any = None,
+    recompute_activations: bool = False,
+    **options: Any,
+) -> Adapted:
+    """Attach an adapter to a model, in place, and activate it.
+
+    The model's parameters are frozen and its modules' classes swapped; names, values and outputs stay what they
+    were until the adapter is trained. `Adapted.detach` undoes it bit for bit.
+
+    Args:
+        model: any `nn.Module`.
+        method: a method's name (``"core.lora"``, or bare when unique), or an `AdapterMethod` class or instance.
+        name: the adapter's name on this model.
+        config: the method's config object, or a dict; or give its fields as `options`.
+        recompute_activations: keep a layer's pre-activation (which the activation keeps anyway) instead of its
+            input, and compute the input again in the backward; less memory, a little more work.
+
+    Raises:
+        UnknownNameError, PluginError: no such method, or its pack is missing or broken.
+        ConfigError: an option is wrong, or the name is taken.
+        SelectionError: nothing in the model matches the targets.
+        AdapterError: a part of the model cannot be adapted.
+    """
+    attach_to(model, method, name, config, recompute_activations, options)
+    return Adapted(model)

@@ -1,0 +1,187 @@
+"""The in-place class swap: an adapted module's `__class__` becomes a cached subclass of its own class.
+
+The subclass has the same name and adds three things.
+
+- For every parameter it declares, a property that returns the *effective* value. Whatever reads
+  ``module.weight`` (the module's own forward, a fused attention that takes the raw weights, the fast path of
+  `nn.TransformerEncoderLayer`) reads what the adapter made of it. That is why perturbing an adapter changes the
+  output whatever path the forward takes.
+- A forward that lets a delta own the product where the layer is a textbook one, and otherwise runs the module's
+  own forward over the properties.
+- On the root of the adapted model, a `train` that keeps frozen parts in the mode their adapter asks for.
+
+Base parameters stay where they were (`_parameters`), so base state-dict keys and values never change, and taking
+the class back restores the module exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftx.adapters.base import apply, root_base
+from peftx.adapters.mixing import run_partitioned
+from peftx.adapters.slot import SLOT, Board, Slot
+from peftx.errors import AdapterError
+
+__all__ = ["base_class", "is_host", "root_board", "swap_in", "swap_out"]
+
+#: where the root of an adapted model keeps its board
+BOARD = "_peftx_board"
+
+_classes: dict[tuple[type, tuple[str, ...]], type] = {}
+
+
+class _Host:
+    """Mixin marker of swapped classes; `_peftx_base` is the class that was there before."""
+
+    _peftx_base: type
+    _peftx_product: Any = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # copy.deepcopy and torch.save come here: a generated class cannot be found by its name
+        module: Any = self
+        state = module.__getstate__()
+        return _rebuild, (type(self)._peftx_base, tuple(module._parameters)), state
+
+    def train(self: Any, mode: bool = True) -> Any:
+        super().train(mode)  # type: ignore[misc]
+        board = self.__dict__.get(BOARD)
+        if mode and board is not None:
+            hold_trunk(self, board)
+        return self
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        slot: Slot | None = self._modules.get(SLOT)
+        if slot is None:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        board = slot.board
+        selection = board.selection()
+        if selection is not board.current or selection.rows is not None:
+            return run_partitioned(self, slot, selection, args, kwargs)
+        if board.trace is not None:
+            names = selection.names
+            board.trace.update(delta.site.key for delta in slot.deltas(names))
+        product = self._peftx_product
+        if product is not None and len(args) == 1 and not kwargs:
+            deltas = slot.deltas(selection.names)
+            if deltas:
+                base = product(self)
+                base.recompute = board.recompute_activations
+                return apply(deltas, args[0], base)
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+
+def _reader(name: str) -> property:
+    def read(self: Any) -> Any:
+        parameters = self.__dict__["_parameters"]
+        slot = self.__dict__["_modules"].get(SLOT)
+        if slot is None:
+            return parameters[name]
+        return slot.read(parameters, name)
+
+    def write(self: Any, value: Any) -> None:
+        nn.Module.__setattr__(self, name, value)
+
+    def delete(self: Any) -> None:
+        nn.Module.__delattr__(self, name)
+
+    return property(read, write, delete)
+
+
+def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
+    key = (cls, parameters)
+    if key not in _classes:
+        body: dict[str, Any] = {name: _reader(name) for name in parameters}
+        body["_peftx_base"] = cls
+        body["_peftx_product"] = root_base_of(cls)
+        # the name stays: sharding policies, repr and saved configurations go by it
+        body["__module__"], body["__qualname__"], body["__doc__"] = cls.__module__, cls.__qualname__, cls.__doc__
+        _classes[key] = type(cls.__name__, (_Host, cls), body)
+    return _classes[key]
+
+
+def root_base_of(cls: type) -> Any:
+    """The textbook operation of a module class, or None (see `base.root_base`)."""
+    return root_base(cls, getattr(cls, "forward", None), f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _rebuild(cls: type, parameters: tuple[str, ...]) -> Any:
+    host = _host_class(cls, parameters)
+    return host.__new__(host)
+
+
+def is_host(module: nn.Module) -> bool:
+    """Whether a module's class is a swapped one."""
+    return isinstance(module, _Host)
+
+
+def base_class(module: nn.Module) -> type:
+    """The class a module has, or had before it was adapted."""
+    return type(module)._peftx_base if isinstance(module, _Host) else type(module)
+
+
+def swap_in(module: nn.Module) -> None:
+    """Swap a module's class for its adapted subclass.
+
+    Raises:
+        AdapterError: the module's class cannot be subclassed in place (a TorchScript module).
+    """
+    if isinstance(module, _Host):
+        return
+    if isinstance(module, torch.jit.ScriptModule):
+        raise AdapterError(
+            f"{type(module).__name__} is a TorchScript module, which cannot be adapted in place; attach to the "
+            "Python module before scripting it"
+        )
+    host = _host_class(type(module), tuple(module._parameters))
+    try:
+        module.__class__ = host
+    except TypeError as error:
+        raise AdapterError(f"{type(module).__name__} cannot be adapted in place: {error}") from error
+
+
+def swap_out(module: nn.Module) -> None:
+    """Give a module its own class back and take its slot away.
+
+    Raises:
+        AdapterError: something else (sharding, say) has changed the class since.
+    """
+    cls = type(module)
+    if "_peftx_base" not in cls.__dict__:
+        raise AdapterError(
+            f"the class of a {cls.__name__} was changed after its adapter was attached, so it cannot be put back; "
+            "detach before wrapping or sharding the model"
+        )
+    module._modules.pop(SLOT, None)
+    module.__class__ = cls._peftx_base
+
+
+def root_board(model: nn.Module) -> Board | None:
+    """The board a root module keeps, or None when the model is not adapted."""
+    board = model.__dict__.get(BOARD)
+    return board if isinstance(board, Board) else None
+
+
+def hold_trunk(model: nn.Module, board: Board) -> None:
+    """Put frozen parts back into evaluation mode after `model.train()`, as the attached adapters ask.
+
+    ``frozen_stats`` covers layers with running statistics: `requires_grad=False` does not stop batch normalisation
+    from using and updating them. ``eval`` covers every module but the adapters' own. A module one of whose
+    parameters an adapter owns and trains counts as frozen for dropout, too.
+    """
+    policies = {attachment.config.trunk for attachment in board.attachments.values()}
+    if not policies or "train" in policies:
+        return
+    everything = "eval" in policies
+    skip: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, Slot):
+            skip.update(id(inner) for inner in module.modules())
+    for module in model.modules():
+        if id(module) in skip:
+            continue
+        if everything or getattr(module, "running_mean", None) is not None:
+            module.training = False

@@ -1,0 +1,80 @@
+"""`AdapterMethod`: what an adapter method is to the rest of peftx.
+
+A method is a configuration, a choice of sites, and a `Delta` for each. Most methods only set three class
+attributes; everything else (freezing, class swap, several adapters, saving, merging, counting) is done once, here
+and in the rooms around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from peftx.adapters.delta import Delta
+from peftx.adapters.select import select_parameters, select_sites
+from peftx.adapters.site import Site, SitePlan
+from peftx.adapters.survey import parameter_sites, weight_sites
+from peftx.config.adapter import AdapterConfig
+
+__all__ = ["AdapterMethod"]
+
+
+class AdapterMethod:
+    """Base of every adapter method.
+
+    A subclass sets `Config`, `Delta` and `kinds`; `Delta` is called with (site, config, weight, bias) and must
+    offer ``param_count(site, config)``, the closed formula of its trained values.
+    """
+
+    Config: ClassVar[type[AdapterConfig]] = AdapterConfig
+    Delta: ClassVar[Any] = None
+    #: site kinds the method can adapt (see `peftx.adapters.site.KINDS`)
+    kinds: ClassVar[tuple[str, ...]] = ()
+    #: how the adapted model relates to the base before training
+    starts_as: ClassVar[Literal["identity", "rounding", "shifted"]] = "identity"
+    #: `effective` and `forward` read whole base weights, so a sharded base does not do
+    needs_full_weight: ClassVar[bool] = False
+
+    def plan(self, model: nn.Module, config: Any) -> SitePlan:
+        """The sites to adapt.
+
+        Raises:
+            SelectionError: a pattern matched nothing, or nothing this method can adapt.
+        """
+        owned = {site.module for site in self.owned(model, config)}
+        chosen = select_sites(
+            weight_sites(model),
+            config.targets,
+            config.exclude,
+            self.kinds,
+            strict="targets" in config.model_fields_set,
+            method=type(self).__name__,
+        )
+        return SitePlan(tuple(site for site in chosen if site.module not in owned))
+
+    def owned(self, model: nn.Module, config: Any) -> SitePlan:
+        """The parameters the adapter owns whole: by default those of the heads in ``also_train``."""
+        chosen = select_parameters(
+            parameter_sites(model),
+            config.also_train,
+            config.exclude,
+            strict="also_train" in config.model_fields_set,
+        )
+        return SitePlan(tuple(chosen))
+
+    def check(self, plan: SitePlan, config: Any) -> None:
+        """Refuse a configuration that cannot work on the sites chosen (raise `ConfigError`)."""
+
+    def build(self, site: Site, config: Any, weight: Tensor, bias: Tensor | None) -> Delta:
+        """The delta of one site; weight and bias are the frozen ones, canonical layout."""
+        return self.Delta(site, config, weight, bias)
+
+    def param_count(self, site: Site, config: Any) -> int:
+        """Trained values at a site, by closed formula."""
+        return self.Delta.param_count(site, config)
+
+    def formula(self, sites: Sequence[Site], config: Any) -> str:
+        """The closed formula as text, for `explain`; empty when a method states none."""
+        return ""

@@ -1,0 +1,126 @@
+"""DoRA: LoRA on the direction of every weight row, and a trained magnitude."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from peftx_kernels import dora_linear, dora_norm, row_sq
+from torch import Tensor, nn
+
+from peftx.adapters.base import Base
+from peftx.adapters.delta import Delta
+from peftx.adapters.methods.lora import _LINEAR, LoRA, LoRADelta
+from peftx.adapters.site import Site
+from peftx.config.methods import DoRAConfig, LoRAConfig
+
+__all__ = ["DoRA", "DoRADelta"]
+
+
+class DoRADelta(LoRADelta):
+    r"""``W' = diag(m / n) (W + s B A)`` with n the row norms of ``W + s B A``, constant in the backward.
+
+    m (out,) starts as the row norms of W, so training starts at the base model. Rows are those of the canonical
+    weight: outputs of a layer, kernels of a convolution, and the width of an embedding (its norm runs over the
+    vocabulary). The norm is computed in float32 from thin factors (``||W||^2`` of the rows is kept while W stays
+    as it is), never from a dense B A on the linear path.
+
+    With dropout the LoRA term sees the dropped input and the base term does not, as in HF PEFT.
+
+    Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024, arXiv 2402.09353 (the norm is detached by its
+    section 4.3); factored norm after Zelenin and Zhuravlyova, 2026, arXiv 2603.22276.
+    """
+
+    def __init__(self, site: Site, config: LoRAConfig, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(site, config, weight, bias)
+        squares = row_sq(weight.flatten(1))
+        # the start goes through the very norm the forward uses, so that the first gain is exactly one
+        start = self._norm_of(squares, weight.flatten(1))
+        self.m = nn.Parameter(start.to(self.parameter_dtype(site.dtype)))
+        self._squares: tuple[Any, Tensor] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DoRADelta:
+        import copy
+
+        self._squares = None
+        fresh = type(self).__new__(type(self))
+        memo[id(self)] = fresh
+        fresh.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return fresh
+
+    @classmethod
+    def scale_of(cls, site: Site, config: LoRAConfig) -> float:
+        scale = super().scale_of(site, config)
+        stable = isinstance(config, DoRAConfig) and config.rank_stabilised
+        return scale * math.sqrt(cls.rank_of(site, config)) if stable else scale
+
+    @classmethod
+    def param_count(cls, site: Site, config: LoRAConfig) -> int:
+        """R (out + in) + out."""
+        return super().param_count(site, config) + site.shape[0]
+
+    def _norm_of(self, squares: Tensor, matrix: Tensor) -> Tensor:
+        return dora_norm(squares, matrix, self.A.to(matrix.device), self.B.to(matrix.device), self.scale)
+
+    def _row_squares(self, matrix: Tensor) -> Tensor:
+        """||W||^2 of every row, kept until W is written to or replaced."""
+        if torch.compiler.is_compiling() or matrix.requires_grad:
+            return row_sq(matrix)
+        stamp = (matrix.data_ptr(), matrix._version, matrix.dtype, matrix.device)
+        if self._squares is None or self._squares[0] != stamp:
+            self._squares = (stamp, row_sq(matrix))
+        return self._squares[1]
+
+    def gain(self, matrix: Tensor) -> Tensor:
+        """m / n, shape (out,), float32."""
+        return self.m / self._norm_of(self._row_squares(matrix), matrix).clamp_min(1e-12)
+
+    def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        gain = self.gain(weight.flatten(1)).view(-1, *(1,) * (weight.dim() - 1))
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return (gain * (weight.to(wide) + self.update())).to(weight.dtype), bias
+
+    def forward(self, x: Tensor, base: Base) -> Tensor:
+        if base.kind in _LINEAR and base.raw:
+            weight = base.weight
+            options = self._options(x, base)
+            return dora_linear(
+                x,
+                weight,
+                base.bias,
+                self.A,
+                self.B,
+                self.m,
+                self.scale,
+                weight_sq=self._row_squares(weight),
+                **options,
+            )
+        if not (self.dropout and self.training) or base.kind == "embedding":
+            return base.run(x, *self.effective(base.weight, base.bias))
+        weight = base.weight
+        gain = self.gain(weight.flatten(1))
+        shape = (-1,) if base.kind in _LINEAR else (-1, *(1,) * (x.dim() - 2))
+        dropped = F.dropout(x, self.dropout, True)
+        y = base.run(x, weight, None) + base.run(dropped, self.update().to(x.dtype), None)
+        y = gain.view(shape).to(y.dtype) * y
+        return y if base.bias is None else y + base.bias.view(shape)
+
+    def forward_rows(self, deltas: Sequence[Delta], x: Tensor, base: Base) -> Tensor:
+        return Delta.forward_rows(self, deltas, x, base)
+
+    def rank_factors(self) -> None:  # type: ignore[override]
+        return None
+
+
+class DoRA(LoRA):
+    """`core.dora`."""
+
+    Config = DoRAConfig
+    Delta: ClassVar[type[LoRADelta]] = DoRADelta
+    needs_full_weight = True
+
+    def formula(self, sites: Sequence[Site], config: Any) -> str:
+        return "R (out + in) + out a site"

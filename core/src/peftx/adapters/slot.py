@@ -1,0 +1,154 @@
+"""What an adapted module carries: its `Slot`, and the `Board` all slots of one model share.
+
+The slot is the one reserved child, ``peftx``, of an adapted module; it holds its adapters' deltas by adapter name
+and site label. The board says which adapters a forward uses. It belongs to one model: a deep copy of the model
+gets a copy of the board with it, so nothing ever follows another model's adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from peftx.adapters.base import from_canonical, to_canonical
+from peftx.adapters.delta import Delta
+from peftx.errors import AdapterError
+
+if TYPE_CHECKING:
+    from peftx.adapters.attach import Attachment
+
+__all__ = ["SLOT", "Board", "Selection", "Slot", "slots_of"]
+
+#: name of the reserved child of an adapted module
+SLOT = "peftx"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What one forward uses: adapter names in order, or a partition of the batch among adapters.
+
+    `rows` maps each tuple of adapter names to the sample indices it serves; `size` is the batch size.
+    Compared by identity: a selection is made once, when the user chooses it.
+    """
+
+    names: tuple[str, ...] = ()
+    rows: tuple[tuple[tuple[str, ...], Tensor], ...] | None = None
+    size: int = 0
+
+
+@dataclass
+class Board:
+    """The state one model's slots share: what is attached, and what the current forward uses."""
+
+    current: Selection = field(default_factory=Selection)
+    attachments: dict[str, Attachment] = field(default_factory=dict)
+    #: names of base parameters -> requires_grad before the first adapter came
+    frozen: dict[str, bool] = field(default_factory=dict)
+    #: keys of sites seen by a forward, while somebody asks
+    trace: set[str] | None = None
+    recompute_activations: bool = False
+    #: selections of the forwards whose backward may still come, for activation checkpointing
+    _pending: list[Selection] = field(default_factory=list)
+    _replayed: bool = False
+    #: the user is inside a `per_sample` or `disabled` block
+    _explicit: bool = False
+    #: an adapted module is running one part of a partitioned batch
+    _inside: bool = False
+
+    def selection(self) -> Selection:
+        """The selection of this forward.
+
+        A forward that runs inside a backward pass is activation checkpointing computing a block again: it must use
+        what the first pass used, even when the user has moved on since.
+
+        Raises:
+            AdapterError: such a forward, when passes with different selections are waiting for their backward.
+        """
+        if self._inside or torch.compiler.is_compiling():
+            return self.current
+        if torch._C._current_graph_task_id() == -1:
+            if torch.is_grad_enabled() and (not self._pending or self._pending[-1] is not self.current):
+                if self._replayed:
+                    self._pending.clear()
+                    self._replayed = False
+                self._pending.append(self.current)
+            return self.current
+        self._replayed = True
+        if self._explicit or not self._pending:
+            return self.current
+        first = self._pending[0]
+        if any(other is not first for other in self._pending):
+            raise AdapterError(
+                "activation checkpointing computes a block again, but forwards with different adapter selections are "
+                "waiting for their backward: call backward inside the same `per_sample` or `disabled` block as its "
+                "forward"
+            )
+        return first
+
+    def forget_pending(self) -> None:
+        """Drop the selections kept for checkpointing (an optimizer step ends their use)."""
+        self._pending.clear()
+        self._replayed = False
+
+
+class Slot(nn.ModuleDict):
+    """An adapted module's deltas: adapter name -> site label -> `Delta`."""
+
+    def __init__(self, board: Board, key: str, batch_dim: int = 0) -> None:
+        super().__init__()
+        self.board = board
+        self.key = key
+        self.batch_dim = batch_dim
+
+    def deltas(self, names: tuple[str, ...]) -> list[Delta]:
+        """This module's deltas under the adapters `names`, in order."""
+        found: list[Any] = []
+        for name in names:
+            labels = self._modules.get(name)
+            if labels is not None:
+                found.extend(labels._modules.values())
+        return found
+
+    def read(self, parameters: dict[str, Any], name: str) -> Tensor | None:
+        """The value a parameter has under the current selection: what any reader of the module must see."""
+        base = parameters[name]
+        board = self.board
+        deltas = self.deltas(board.selection().names)
+        if not any(delta.site.weight == name or name == "bias" and delta.changes_bias for delta in deltas):
+            return base
+        if board.trace is not None:
+            board.trace.update(delta.site.key for delta in deltas)
+        values: dict[str, Tensor | None] = {}
+        for delta in deltas:
+            site = delta.site
+            weight_name = "weight" if site.weight == "bias" and "weight" in parameters else site.weight
+            bias_name = "bias" if site.weight == "bias" else site.bias
+            weight = values.get(weight_name, parameters[weight_name])
+            bias = None if bias_name is None else values.get(bias_name, parameters[bias_name])
+            kind = site.kind
+            if site.rows is None:
+                new_weight, new_bias = delta.effective(to_canonical(kind, weight), bias)
+            else:
+                start, stop = site.rows
+                part = None if bias is None else bias[start:stop]
+                new_weight, new_part = delta.effective(weight[start:stop], part)
+                new_weight = torch.cat((weight[:start], new_weight, weight[stop:]))
+                new_bias = bias
+                if bias is not None and new_part is not None and new_part is not part:
+                    new_bias = torch.cat((bias[:start], new_part, bias[stop:]))
+            values[weight_name] = from_canonical(kind, new_weight)
+            if bias_name is not None:
+                values[bias_name] = new_bias
+        return values.get(name, base)
+
+
+def slots_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, Slot]]:
+    """(path, module, slot) of every adapted module below `model`."""
+    for path, module in model.named_modules():
+        slot = module._modules.get(SLOT)
+        if isinstance(slot, Slot):
+            yield path, module, slot

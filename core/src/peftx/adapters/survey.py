@@ -1,0 +1,180 @@
+"""Every site a model has: its layers' weights, slices of fused projections, and single parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from peftx.adapters.base import ConvBase, root_base
+from peftx.adapters.host import base_class
+from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
+from peftx.adapters.roles.vocabulary import part_role
+from peftx.adapters.site import Site
+from peftx.adapters.slot import SLOT
+
+__all__ = ["base_modules", "parameter_sites", "weight_sites"]
+
+_LAYERS: tuple[tuple[type, str], ...] = (
+    (nn.Linear, "linear"),
+    (nn.Conv1d, "conv1d"),
+    (nn.Conv2d, "conv2d"),
+    (nn.Embedding, "embedding"),
+)
+
+
+def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of the model's own modules: what adapters brought is left out."""
+    for path, module in model.named_modules():
+        if SLOT not in path.split("."):
+            yield path, module
+
+
+@lru_cache(maxsize=None)
+def _kind(cls: type) -> str:
+    for layer, kind in _LAYERS:
+        if issubclass(cls, layer):
+            return kind
+    if any(f"{base.__module__}.{base.__qualname__}" == "transformers.pytorch_utils.Conv1D" for base in cls.__mro__):
+        return "linear_t"
+    return ""
+
+
+@lru_cache(maxsize=None)
+def _product(cls: type) -> Any:
+    return root_base(cls, getattr(cls, "forward", None), f"{cls.__module__}.{cls.__qualname__}")
+
+
+def weight_sites(model: nn.Module) -> list[Site]:
+    """Sites whose weight is a layer's matrix, table or kernel, whole and by slice.
+
+    A fused projection gives one site for the whole weight and one for each slice; a plan holds either.
+    """
+    hits = roles_of(model)
+    found: list[Site] = []
+    attentions: dict[str, nn.MultiheadAttention] = {}
+    for path, module in base_modules(model):
+        if isinstance(module, nn.MultiheadAttention):
+            attentions[path] = module
+            found.extend(_attention_sites(path, module, hits.get(path)))
+            continue
+        cls = base_class(module)
+        kind = _kind(cls)
+        weight: Any = module._parameters.get("weight")
+        if not kind or weight is None:
+            continue
+        hit = hits.get(path) or RoleHit(role="other")
+        packed = path.rpartition(".")[0] in attentions and path.endswith("out_proj")
+        transposed = kind in ("linear_t", "embedding")
+        product = _product(cls)
+        site = Site(
+            key=path,
+            module=path,
+            kind="packed_attention" if packed else kind,
+            role=hit.role,
+            shape=tuple(weight.shape[::-1] if transposed else weight.shape),
+            dtype=weight.dtype,
+            weight="weight",
+            bias="bias" if "bias" in module._parameters and module._parameters["bias"] is not None else None,
+            group=hit.group,
+            batch_dim=0 if hit.batch_first else 1,
+            groups=getattr(module, "groups", 1) if product is ConvBase else 1,
+            product=product is not None and not packed,
+        )
+        found.append(site)
+        if kind in ("linear", "linear_t") and len(hit.parts) > 1:
+            found.extend(_slices(site, hit))
+    return found
+
+
+def _slices(site: Site, hit: RoleHit) -> Iterator[Site]:
+    rows = site.shape[0] // len(hit.parts)
+    for index, part in enumerate(hit.parts):
+        yield replace(
+            site,
+            key=f"{site.key}[{part}]",
+            role=part_role(hit.role, part),
+            shape=(rows, *site.shape[1:]),
+            rows=(index * rows, (index + 1) * rows),
+            part=part,
+        )
+
+
+def _attention_sites(path: str, module: nn.MultiheadAttention, hit: RoleHit | None) -> Iterator[Site]:
+    """The input projections of a packed attention: one matrix, or three when key and value widths differ."""
+    hit = hit or RoleHit(role="attention.qkv", parts=("q", "k", "v"))
+    parameters = module._parameters
+    prefix = f"{path}." if path else ""
+    bias = "in_proj_bias" if parameters.get("in_proj_bias") is not None else None
+    common: dict[str, Any] = {
+        "module": path,
+        "kind": "packed_attention",
+        "bias": bias,
+        "group": hit.group,
+        "batch_dim": 0 if module.batch_first else 1,
+        "product": False,
+    }
+    packed: Any = parameters.get("in_proj_weight")
+    if packed is not None:
+        whole = Site(
+            key=f"{prefix}in_proj",
+            role=hit.role,
+            shape=tuple(packed.shape),
+            dtype=packed.dtype,
+            weight="in_proj_weight",
+            **common,
+        )
+        yield whole
+        yield from _slices(whole, replace(hit, parts=("q", "k", "v")))
+        return
+    for part in ("q", "k", "v"):
+        weight: Any = parameters.get(f"{part}_proj_weight")
+        if weight is not None:
+            yield Site(
+                key=f"{prefix}{part}_proj",
+                role=part_role(hit.role, part),
+                shape=tuple(weight.shape),
+                dtype=weight.dtype,
+                weight=f"{part}_proj_weight",
+                **{**common, "bias": None},
+            )
+
+
+def parameter_sites(model: nn.Module) -> list[Site]:
+    """One site for every parameter of the model, as `Owned` takes them; keys are the parameters' names."""
+    hits = roles_of(model)
+    found: list[Site] = []
+    attentions = {path for path, module in base_modules(model) if isinstance(module, nn.MultiheadAttention)}
+    for path, module in base_modules(model):
+        cls = base_class(module)
+        layer = _kind(cls)
+        parent = path.rpartition(".")[0]
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            hit = hits.get(path) or hits.get(f"{path}.{name}" if path else name) or RoleHit(role="other")
+            if layer and name in ("weight", "bias"):
+                kind = layer
+            elif hit.role == "norm":
+                kind = "norm"
+            else:
+                kind = "parameter"
+            found.append(
+                Site(
+                    key=f"{path}.{name}" if path else name,
+                    module=path,
+                    kind=kind,
+                    role=hit.role,
+                    shape=tuple(parameter.shape),
+                    dtype=parameter.dtype,
+                    weight=name,
+                    bias="bias" if layer and module._parameters.get("bias") is not None else None,
+                    group=hit.group,
+                    batch_dim=0 if hit.batch_first else 1,
+                    product=bool(layer) and _product(cls) is not None and parent not in attentions,
+                )
+            )
+    return found
