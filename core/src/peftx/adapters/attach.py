@@ -58,7 +58,9 @@ def resolve_method(method: Any, config: Any, options: dict[str, Any]) -> tuple[s
         entry = get_registry().resolve_method(method)
         name = entry.spec.name
         if entry.spec.kind != "adapter":
-            raise ConfigError(f"{name} is a {entry.spec.kind}, which does not attach to a model; use `peftx run {name}`")
+            raise ConfigError(
+                f"{name} is a {entry.spec.kind}, which does not attach to a model; use `peftx run {name}`"
+            )
         method = load_target(entry.spec.target)
     if isinstance(method, type) and issubclass(method, AdapterMethod):
         method = method()
@@ -74,14 +76,21 @@ def resolve_method(method: Any, config: Any, options: dict[str, Any]) -> tuple[s
         except ValidationError as error:
             from peftx.config.errors import as_config_error
 
-            raise as_config_error(error, prefix=name, known=[f"{name}.{key}" for key in cls.model_fields]) from None
+            raise as_config_error(
+                error, prefix=name, known=[f"{name}.{key}" for key in cls.model_fields]
+            ) from None
     if not isinstance(config, cls):
         raise ConfigError(f"{name} takes a {cls.__name__}, got a {type(config).__name__}")
     return name, method, config
 
 
 def attach_to(
-    model: nn.Module, method: Any, name: str, config: Any, recompute_activations: bool, options: dict[str, Any]
+    model: nn.Module,
+    method: Any,
+    name: str,
+    config: Any,
+    recompute_activations: bool,
+    options: dict[str, Any],
 ) -> Board:
     """Attach one adapter; see `peftx.adapters.attach`."""
     method_name, method, config = resolve_method(method, config, options)
@@ -107,7 +116,9 @@ def attach_to(
         swap_in(module)
         slot: Any = module._modules.get(SLOT)
         if slot is None:
-            slot = Slot(board, module_path or type(model).__name__, next(iter(of_module.values())).site.batch_dim)
+            slot = Slot(
+                board, module_path or type(model).__name__, next(iter(of_module.values())).site.batch_dim
+            )
             slot.train(module.training)
             module._modules[SLOT] = slot
         labels = nn.ModuleDict(of_module)
@@ -133,7 +144,9 @@ def _check_place(model: nn.Module, name: str, board: Board | None) -> None:
             f"{name!r} cannot name an adapter; use letters, digits, - and _, and no name of a torch module's method"
         )
     if board is not None and name in board.attachments:
-        raise ConfigError(f"an adapter named {name!r} is attached already; choose another name or remove it first")
+        raise ConfigError(
+            f"an adapter named {name!r} is attached already; choose another name or remove it first"
+        )
     for path, _, slot in slots_of(model):
         if slot.board is not board:
             raise AdapterError(

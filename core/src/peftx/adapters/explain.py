@@ -100,7 +100,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     last = len(widths) - 1
     return [
-        "  ".join(c.rjust(w) if i == last else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            c.rjust(w) if i == last else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
 
@@ -174,7 +176,8 @@ def _parameter(model: nn.Module, site: Site) -> Any:
 def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Counts) -> Explanation:
     method, config = attachment.method, attachment.config
     rows = [
-        SiteRow(s.key, s.role, s.kind, s.shape, method.param_count(s, config), owned=False) for s in attachment.plan
+        SiteRow(s.key, s.role, s.kind, s.shape, method.param_count(s, config), owned=False)
+        for s in attachment.plan
     ]
     rows += [SiteRow(s.key, s.role, s.kind, s.shape, s.numel, owned=True) for s in attachment.owned]
     # a layer's input is kept once, however many of its slices are adapted

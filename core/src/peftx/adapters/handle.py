@@ -129,7 +129,9 @@ class Adapted:
             AdapterError: inside the block, a module's batch is not a multiple of len(ids).
         """
         if not len(ids):
-            raise AdapterError("per_sample needs one adapter name, or None, per sample of the batch; got an empty list")
+            raise AdapterError(
+                "per_sample needs one adapter name, or None, per sample of the batch; got an empty list"
+            )
         rows: dict[tuple[str, ...], list[int]] = {}
         for index, name in enumerate(ids):
             if name is not None:

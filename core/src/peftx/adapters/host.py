@@ -98,7 +98,11 @@ def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
         body["_peftx_base"] = cls
         body["_peftx_product"] = root_base_of(cls)
         # the name stays: sharding policies, repr and saved configurations go by it
-        body["__module__"], body["__qualname__"], body["__doc__"] = cls.__module__, cls.__qualname__, cls.__doc__
+        body["__module__"], body["__qualname__"], body["__doc__"] = (
+            cls.__module__,
+            cls.__qualname__,
+            cls.__doc__,
+        )
         _classes[key] = type(cls.__name__, (_Host, cls), body)
     return _classes[key]
 

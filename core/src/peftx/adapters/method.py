@@ -18,7 +18,14 @@ from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.survey import parameter_sites, weight_sites
 from peftx.config.adapter import AdapterConfig
 
-__all__ = ["AdapterMethod"]
+__all__ = ["AdapterMethod", "is_chosen"]
+
+
+def is_chosen(config: AdapterConfig, field: str) -> bool:
+    """Whether a field differs from its default: a user's own patterns must match, a default's may not."""
+    return bool(
+        getattr(config, field) != type(config).model_fields[field].get_default(call_default_factory=True)
+    )
 
 
 class AdapterMethod:
@@ -49,7 +56,7 @@ class AdapterMethod:
             config.targets,
             config.exclude,
             self.kinds,
-            strict="targets" in config.model_fields_set,
+            strict=is_chosen(config, "targets"),
             method=type(self).__name__,
         )
         return SitePlan(tuple(site for site in chosen if site.module not in owned))
@@ -60,7 +67,7 @@ class AdapterMethod:
             parameter_sites(model),
             config.also_train,
             config.exclude,
-            strict="also_train" in config.model_fields_set,
+            strict=is_chosen(config, "also_train"),
         )
         return SitePlan(tuple(chosen))
 

@@ -30,7 +30,9 @@ def _matcher(pattern: str) -> Callable[[Site], bool]:
         try:
             compiled = re.compile(rest)
         except re.error as error:
-            raise ConfigError(f"{pattern!r} is not a regular expression: {error}; mend the pattern") from error
+            raise ConfigError(
+                f"{pattern!r} is not a regular expression: {error}; mend the pattern"
+            ) from error
         return lambda site: compiled.fullmatch(site.key) is not None
     if colon and prefix == "glob":
         return lambda site: fnmatchcase(site.key, rest)

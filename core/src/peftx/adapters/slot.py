@@ -118,7 +118,7 @@ class Slot(nn.ModuleDict):
         base = parameters[name]
         board = self.board
         deltas = self.deltas(board.selection().names)
-        if not any(delta.site.weight == name or name == "bias" and delta.changes_bias for delta in deltas):
+        if not any(delta.site.weight == name or (name == "bias" and delta.changes_bias) for delta in deltas):
             return base
         if board.trace is not None:
             board.trace.update(delta.site.key for delta in deltas)

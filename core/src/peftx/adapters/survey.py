@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import nn
 
 from peftx.adapters.base import ConvBase, root_base
 from peftx.adapters.host import base_class
-from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
+from peftx.adapters.roles.lookup import RoleHit, roles_of
 from peftx.adapters.roles.vocabulary import part_role
 from peftx.adapters.site import Site
 from peftx.adapters.slot import SLOT
@@ -33,17 +33,20 @@ def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kind(cls: type) -> str:
     for layer, kind in _LAYERS:
         if issubclass(cls, layer):
             return kind
-    if any(f"{base.__module__}.{base.__qualname__}" == "transformers.pytorch_utils.Conv1D" for base in cls.__mro__):
+    if any(
+        f"{base.__module__}.{base.__qualname__}" == "transformers.pytorch_utils.Conv1D"
+        for base in cls.__mro__
+    ):
         return "linear_t"
     return ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _product(cls: type) -> Any:
     return root_base(cls, getattr(cls, "forward", None), f"{cls.__module__}.{cls.__qualname__}")
 

@@ -18,7 +18,9 @@ class FullConfig(AdapterConfig):
         default=["glob:*"], description="which parameters to own (keys such as blocks.0.attn.qkv.weight)"
     )
     also_train: list[str] = Field(default=[], description="nothing to add: the head is among the targets")
-    trunk: Trunk = Field(default="train", description="live dropout and batch-norm statistics, as full tuning has")
+    trunk: Trunk = Field(
+        default="train", description="live dropout and batch-norm statistics, as full tuning has"
+    )
 
 
 class HeadConfig(AdapterConfig):
@@ -64,4 +66,6 @@ class RsLoRAConfig(LoRAConfig):
 class DoRAConfig(LoRAConfig):
     """DoRA (Liu et al., 2024): magnitude times direction of ``W + (alpha / rank) B A``."""
 
-    rank_stabilised: bool = Field(default=False, description="scale alpha / sqrt(rank) instead of alpha / rank")
+    rank_stabilised: bool = Field(
+        default=False, description="scale alpha / sqrt(rank) instead of alpha / rank"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from peftx.adapters.method import AdapterMethod
+from peftx.adapters.method import AdapterMethod, is_chosen
 from peftx.adapters.select import select_parameters
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.survey import parameter_sites
@@ -43,11 +43,9 @@ class BitFit(AdapterMethod):
         biases = [
             site
             for site in select_parameters(
-                sites, config.targets, config.exclude, strict="targets" in config.model_fields_set
+                sites, config.targets, config.exclude, strict=is_chosen(config, "targets")
             )
-            if site.weight in _BIASES
-            and site.key not in taken
-            and (config.norms or site.role != "norm")
+            if site.weight in _BIASES and site.key not in taken and (config.norms or site.role != "norm")
         ]
         if not biases:
             raise SelectionError(

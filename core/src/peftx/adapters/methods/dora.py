@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from peftx_kernels import dora_linear, dora_norm, row_sq
 from torch import Tensor, nn
 
 from peftx.adapters.base import Base
@@ -16,6 +15,7 @@ from peftx.adapters.delta import Delta
 from peftx.adapters.methods.lora import _LINEAR, LoRA, LoRADelta
 from peftx.adapters.site import Site
 from peftx.config.methods import DoRAConfig, LoRAConfig
+from peftx_kernels import dora_linear, dora_norm, row_sq
 
 __all__ = ["DoRA", "DoRADelta"]
 

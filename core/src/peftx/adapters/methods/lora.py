@@ -9,7 +9,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from peftx_kernels import activation_source, lora_linear, lora_linear_slices
 from torch import Tensor, nn
 
 from peftx.adapters.base import Base, Rows
@@ -18,6 +17,7 @@ from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
 from peftx.config.methods import LoRAConfig
 from peftx.errors import ConfigError
+from peftx_kernels import activation_source, lora_linear, lora_linear_slices
 
 __all__ = ["LoRA", "LoRADelta"]
 
@@ -91,8 +91,12 @@ class LoRADelta(Delta):
     def forward(self, x: Tensor, base: Base) -> Tensor:
         if base.kind in _LINEAR:
             if base.raw:
-                return lora_linear(x, base.weight, base.bias, self.A, self.B, self.scale, **self._options(x, base))
-            return base(x) + self.scale * F.linear(F.linear(self._dropped(x), self.A.to(x.dtype)), self.B.to(x.dtype))
+                return lora_linear(
+                    x, base.weight, base.bias, self.A, self.B, self.scale, **self._options(x, base)
+                )
+            return base(x) + self.scale * F.linear(
+                F.linear(self._dropped(x), self.A.to(x.dtype)), self.B.to(x.dtype)
+            )
         if base.kind == "embedding":
             return self._embed(x, base)
         return self._convolve(x, base)
@@ -157,5 +161,3 @@ class LoRA(AdapterMethod):
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         return "R (out + in) a site"
-
-

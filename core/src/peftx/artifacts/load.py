@@ -1,0 +1,160 @@
+"""Reading an adapter onto a model: everything is checked before the model is touched, and nothing is partial."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialise
+from torch import nn
+
+from peftx.adapters.attach import Attachment, resolve_method
+from peftx.adapters.handle import Adapted, attach
+from peftx.adapters.host import root_board
+from peftx.artifacts.fingerprint import fingerprint
+from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key
+from peftx.errors import ArtifactError
+
+__all__ = ["load"]
+
+BaseCheck = Literal["values", "structure", "off"]
+
+
+def load(
+    model: nn.Module,
+    folder: Path | str,
+    *,
+    name: str | None = None,
+    check_base: BaseCheck = "values",
+    recompute_activations: bool = False,
+) -> Adapted:
+    """Attach a saved adapter to its base model and activate it.
+
+    Args:
+        model: the base, unchanged since (a parameter the adapter owns whole, such as a head, may differ).
+        folder: what `save` wrote.
+        name: the adapter's name here; the saved one by default.
+        check_base: "values" compares sampled base weights, "structure" only names and shapes, "off" nothing.
+        recompute_activations: as in `peftx.attach`.
+
+    Raises:
+        ArtifactError: the folder is damaged or incomplete, or belongs to another base.
+        PluginError, UnknownNameError: the method is not installed.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    tensors = _read_tensors(folder, manifest)
+    method_name, method, config = resolve_method(manifest.method, manifest.config, {})
+    plan, owned = method.plan(model, config), method.owned(model, config)
+    _check_sites(folder, manifest, Attachment("", method_name, method, config, plan, owned))
+    _check_base(folder, manifest, model, set(owned.keys), check_base)
+    name = name or manifest.name
+    before = root_board(model)
+    active = before.current.names if before is not None else ()
+    with torch.random.fork_rng():
+        adapted = attach(
+            model, method_name, name=name, config=config, recompute_activations=recompute_activations
+        )
+    try:
+        _fill(folder, adapted.tensors(name), tensors, manifest)
+    except ArtifactError:
+        if adapted.remove(name) is not None:
+            adapted.activate(*active)
+        raise
+    return adapted
+
+
+def _read_tensors(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
+    path = folder / TENSORS
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {TENSORS}; the adapter is incomplete, copy it again")
+    payload = path.read_bytes()
+    if hashlib.sha256(payload).hexdigest() != manifest.tensor_file_sha256:
+        raise ArtifactError(
+            f"{path} is not the file its manifest was written for (SHA-256 differs); copy it again"
+        )
+    try:
+        tensors = deserialise(payload)
+    except (SafetensorError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a safetensors file ({error}); the adapter is damaged") from None
+    expected = {tensor_key(r.site, r.slot): r for r in manifest.tensors if r.alias is None}
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"also holds {extra[0]}"
+        raise ArtifactError(
+            f"{path} {what}, against its manifest ({len(missing)} missing, {len(extra)} too many); partial adapters "
+            "are not loaded"
+        )
+    for key, record in expected.items():
+        if list(tensors[key].shape) != record.shape or str(tensors[key].dtype) != f"torch.{record.dtype}":
+            raise ArtifactError(
+                f"{path}: {key} is {tensors[key].dtype} {tuple(tensors[key].shape)}, its manifest says "
+                f"{record.dtype} {tuple(record.shape)}"
+            )
+    for record in manifest.tensors:
+        if record.alias is not None:
+            if record.alias not in tensors:
+                raise ArtifactError(
+                    f"{folder}: {record.site} shares its values with {record.alias}, which is not there"
+                )
+            tensors[tensor_key(record.site, record.slot)] = tensors[record.alias]
+    return tensors
+
+
+def _check_sites(folder: Path, manifest: Manifest, here: Attachment) -> None:
+    wanted = {(s.key, tuple(s.shape)) for s in manifest.sites}
+    found = {(s.key, tuple(s.shape)) for s in here.sites}
+    missing = sorted(wanted - found)
+    if missing:
+        key, shape = missing[0]
+        raise ArtifactError(
+            f"{folder} adapts {key} with shape {shape}, which this model does not have ({len(missing)} such sites); "
+            f"it was trained on {manifest.base_class}: build that model, with the same number of classes"
+        )
+    extra = sorted(found - wanted)
+    if extra:
+        raise ArtifactError(
+            f"here {manifest.method} would also adapt {extra[0][0]}, which {folder} does not hold ({len(extra)} such "
+            "sites); load it onto the model it was trained on"
+        )
+
+
+def _check_base(folder: Path, manifest: Manifest, model: nn.Module, skip: set[str], check: BaseCheck) -> None:
+    if check == "off":
+        return
+    here = fingerprint(model, skip=skip)
+    if here.structure != manifest.base_structure:
+        raise ArtifactError(
+            f"{folder} was trained on a {manifest.base_class} with other parameters than this model's (names or shapes "
+            "differ); build the same model"
+        )
+    if check == "values" and here.values != manifest.base_values:
+        raise ArtifactError(
+            f"{folder} was trained on other base weights, or on the same in another dtype; load those weights first, "
+            "or pass check_base='structure' if you mean it"
+        )
+
+
+def _fill(
+    folder: Path,
+    here: dict[tuple[str, str], torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    manifest: Manifest,
+) -> None:
+    wanted: dict[str, Any] = {tensor_key(site, slot): value for (site, slot), value in here.items()}
+    if wanted.keys() != tensors.keys():
+        odd = sorted(wanted.keys() ^ tensors.keys())
+        raise ArtifactError(
+            f"{folder} was written by another version of {manifest.method}: its tensors differ, {odd[0]} among them"
+        )
+    for key, value in wanted.items():
+        if value.shape != tensors[key].shape:
+            raise ArtifactError(
+                f"{folder}: {key} has shape {tuple(tensors[key].shape)}, expected {tuple(value.shape)} here"
+            )
+    with torch.no_grad():
+        for key, value in wanted.items():
+            value.copy_(tensors[key])

@@ -1,0 +1,98 @@
+"""Writing an adapter: tensors first, manifest last, each put in place by a rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as serialise
+
+import peftx
+from peftx.adapters.handle import Adapted
+from peftx.adapters.host import base_class
+from peftx.artifacts.fingerprint import fingerprint
+from peftx.artifacts.manifest import MANIFEST, TENSORS, Manifest, SiteRecord, TensorRecord, tensor_key
+from peftx.errors import ArtifactError
+
+__all__ = ["save"]
+
+
+def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
+    """Save one adapter of a model; the base is not written.
+
+    Args:
+        adapted: the handle.
+        folder: where to; made when missing, an adapter already there is replaced.
+        name: which adapter; the active one by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    attachment = adapted.attachment(name)
+    stored: dict[str, torch.Tensor] = {}
+    records: list[TensorRecord] = []
+    first: dict[int, str] = {}
+    for (site, slot), tensor in adapted.tensors(attachment.name).items():
+        key = tensor_key(site, slot)
+        alias = first.setdefault(id(tensor), key)
+        if alias == key:
+            stored[key] = tensor.detach().cpu().contiguous()
+        records.append(
+            TensorRecord(
+                site=site,
+                slot=slot,
+                shape=list(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                alias=None if alias == key else alias,
+            )
+        )
+    owned = set(attachment.owned.keys)
+    base = fingerprint(adapted.model, skip=owned)
+    payload = serialise(stored)
+    cls = base_class(adapted.model)
+    manifest = Manifest(
+        peftx=peftx.__version__,
+        method=attachment.method_name,
+        name=attachment.name,
+        config=attachment.config.model_dump(mode="json", exclude_unset=False),
+        base_class=f"{cls.__module__}.{cls.__qualname__}",
+        base_structure=base.structure,
+        base_values=base.values,
+        sites=[
+            SiteRecord(
+                key=site.key,
+                role=site.role,
+                kind=site.kind,
+                shape=list(site.shape),
+                rows=None if site.rows is None else list(site.rows),
+                owned=site.key in owned,
+            )
+            for site in attachment.sites
+        ],
+        tensors=records,
+        tensor_file_sha256=hashlib.sha256(payload).hexdigest(),
+    )
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / TENSORS, payload)
+        _replace(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    except OSError as error:
+        raise ArtifactError(
+            f"the adapter cannot be written to {folder}: {error.strerror or error}"
+        ) from error
+    return folder
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(payload)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
