@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from peftx.adapters.roles.table import Rule
 
-__all__ = ["ANY", "NORMS", "PARAMETERS", "QKV", "fused_attention", "mlp", "separate_attention"]
+__all__ = [
+    "ANY",
+    "BLOCK",
+    "NORMS",
+    "PARAMETERS",
+    "QKV",
+    "fused_attention",
+    "mlp",
+    "packed_attention",
+    "separate_attention",
+]
 
 #: any path, or none, in front of what follows: a table also serves a block taken out of its model
 ANY = r"(?:.*\.)?"
+
+#: the block in front of what follows, where a library has no module for the feed-forward part
+BLOCK = r"(?:(?P<block>.*)\.)?"
 
 #: thirds of a fused projection, in the order every supported library stacks them
 QKV = ("q", "k", "v")
@@ -31,11 +44,19 @@ PARAMETERS: tuple[Rule, ...] = (
 )
 
 
-def fused_attention(unit: str, qkv: str, out: str, base: str = "attention") -> tuple[Rule, ...]:
+def fused_attention(unit: str, qkv: str, out: str, raw: bool = False) -> tuple[Rule, ...]:
     """Rules for an attention module at ``unit`` with one q, k, v weight and an output map."""
     return (
-        Rule(rf"(?P<unit>{ANY}{unit})\.{qkv}", f"{base}.qkv", QKV),
-        Rule(rf"(?P<unit>{ANY}{unit})\.{out}", f"{base}.out", kinds=("linear", "linear_t")),
+        Rule(rf"(?P<unit>{ANY}{unit})\.{qkv}", "attention.qkv", QKV, raw=raw),
+        Rule(rf"(?P<unit>{ANY}{unit})\.{out}", "attention.out"),
+    )
+
+
+def packed_attention(unit: str, base: str = "attention") -> tuple[Rule, ...]:
+    """Rules for an ``nn.MultiheadAttention`` at ``unit``: the module is the place of its in_proj_weight."""
+    return (
+        Rule(rf"(?P<unit>{ANY}{unit})", f"{base}.qkv", QKV, kinds=("packed_attention",)),
+        Rule(rf"(?P<unit>{ANY}{unit})\.out_proj", f"{base}.out", raw=True),
     )
 
 

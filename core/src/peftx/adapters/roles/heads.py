@@ -22,7 +22,7 @@ __all__ = ["head_of", "inside"]
 # these attributes that exists is the head. The pooler stays trunk, as everywhere in transformers.
 _TASKS = re.compile(
     r"transformers\.models\.\w+\.modeling_\w+\.\w+For"
-    r"(Sequence|Token|Image|Audio|Video|AudioFrame|NextSentence\w*|Multiple)?"
+    r"(Sequence|Token|Image|Audio|AudioFrame|Video|Multiple)?"
     r"(Classification|Choice|QuestionAnswering)(WithTeacher)?"
 )
 _ATTRIBUTES = ("classifier", "score", "qa_outputs")

@@ -29,7 +29,8 @@ _NORM = re.compile(r"(\w*(Norm|Normalization)(\dd)?(Act(\dd)?)?|(Layer|Batch|Gro
 _NORM_PARAMETERS = frozenset(("weight", "bias", "scale", "gamma", "beta", "g"))
 
 
-# keyed weakly: classes made at run time (a swapped class, one defined in a notebook cell) must not be kept alive
+# keyed weakly: classes made at run time (a swapped class, one defined in a notebook cell) must not be kept
+# alive
 _names: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
 _kinds: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 

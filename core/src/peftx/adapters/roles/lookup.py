@@ -171,7 +171,7 @@ def _ask(place: _Place, which: str, path: str, kind: str) -> RoleHit | None:
             match = rule.match(below, kind)
             if match:
                 group = _group(root, rule.role, match.groupdict())
-                return RoleHit(rule.role, rule.parts, table.family, group, place.batch_first)
+                return RoleHit(rule.role, rule.parts, table.family, group, place.batch_first, rule.raw)
     return None
 
 

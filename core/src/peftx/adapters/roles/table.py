@@ -30,12 +30,14 @@ class Rule:
             ``("q", "k", "v")``; the role of a slice is that of ``part_role``. Empty when the weight is not
             fused, or its slices are unequal or interleaved.
         kinds: layer kinds (see ``kind_of``) the rule is limited to; empty for any.
+        raw: the module around the layer may read its weight and never call it.
     """
 
     pattern: str
     role: str
     parts: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    raw: bool = False
 
     def __post_init__(self) -> None:
         for role in (self.role, *(part_role(self.role, part) for part in self.parts)):
@@ -108,6 +110,8 @@ class RoleHit:
         family: the table that said so (``"generic"`` for the fallback by name).
         group: name shared by coupled places, for example ``blocks.3.mlp``; empty when it stands alone.
         batch_first: whether the first axis of its input is the batch (False inside sequence-first attention).
+        raw: the module around the layer may read its weight and never call it (BEiT's qkv), so only a changed
+            weight, not a changed forward, is sure to take effect.
     """
 
     role: str
@@ -115,6 +119,7 @@ class RoleHit:
     family: str = "generic"
     group: str = ""
     batch_first: bool = True
+    raw: bool = False
 
 
 @lru_cache(maxsize=4096)

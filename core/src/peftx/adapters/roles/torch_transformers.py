@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftx.adapters.roles.common import ANY, NORMS, PARAMETERS, QKV
+from peftx.adapters.roles.common import BLOCK, NORMS, PARAMETERS, QKV, packed_attention
 from peftx.adapters.roles.table import RoleTable, Rule
 
 __all__ = ["TABLES"]
@@ -13,17 +13,15 @@ TRANSFORMER = RoleTable(
     family="torch-transformer",
     roots=(_LAYER,),
     rules=(
-        Rule(rf"(?P<unit>{ANY}self_attn)", "attention.qkv", QKV, kinds=("packed_attention",)),
-        Rule(rf"(?P<unit>{ANY}self_attn)\.out_proj", "attention.out"),
-        Rule(rf"(?P<unit>{ANY}multihead_attn)", "cross_attention.qkv", QKV, kinds=("packed_attention",)),
-        Rule(rf"(?P<unit>{ANY}multihead_attn)\.out_proj", "cross_attention.out"),
-        Rule(r"(?:(?P<block>.*)\.)?linear1", "mlp.up"),
-        Rule(r"(?:(?P<block>.*)\.)?linear2", "mlp.down"),
+        *packed_attention("self_attn"),
+        *packed_attention("multihead_attn", "cross_attention"),
+        Rule(BLOCK + r"linear1", "mlp.up", raw=True),
+        Rule(BLOCK + r"linear2", "mlp.down", raw=True),
         NORMS,
     ),
     batch_first=(_LAYER,),
     rank=1,
-    note="in_proj_weight stacks q, k, v; the fast path of the encoder layer reads raw weights in eval mode",
+    note="in_proj_weight stacks q, k, v; in eval mode the encoder layer's fast path reads all its weights raw",
 )
 
 ATTENTION = RoleTable(
@@ -32,7 +30,7 @@ ATTENTION = RoleTable(
     rules=(
         # with kdim or vdim the three weights are separate parameters; the parts are named the same
         Rule(r"(?P<unit>)", "attention.qkv", QKV),
-        Rule(r"(?P<unit>)out_proj", "attention.out"),
+        Rule(r"(?P<unit>)out_proj", "attention.out", raw=True),
     ),
     parameters=PARAMETERS,
     batch_first=(r"torch\.nn\.modules\.activation\.MultiheadAttention",),
