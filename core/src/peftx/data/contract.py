@@ -11,7 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["SPLITS", "DataContext", "Dataset", "Published", "Split", "Subset"]
 
@@ -60,8 +64,8 @@ class Split(ABC, Generic[Sample]):
         """The sample at `index`; IndexError outside ``0 .. len - 1``, DataError when it cannot be read."""
 
     @property
-    def labels(self) -> Sequence[int] | None:
-        """Class index of every sample (anything indexable, such as an integer array), or None."""
+    def labels(self) -> Sequence[int] | NDArray[np.int64] | None:
+        """Class index of every sample, or None."""
         return None
 
     def __iter__(self) -> Iterator[Sample]:
@@ -85,7 +89,7 @@ class Subset(Split[Sample]):
         return self.whole[self.indices[index]]
 
     @property
-    def labels(self) -> Sequence[int] | None:
+    def labels(self) -> Sequence[int] | NDArray[np.int64] | None:
         whole = self.whole.labels
         return None if whole is None else [int(whole[index]) for index in self.indices]
 

@@ -1,0 +1,65 @@
+"""The contract: subsets, the shape of a data set, what a context reads from the environment, and no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peftx.data import DataContext, Dataset, Split, Subset
+
+
+class Letters(Split[str]):
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < 5:
+            raise IndexError(index)
+        return "abcde"[index]
+
+    @property
+    def labels(self) -> list[int]:
+        return [0, 1, 0, 1, 0]
+
+
+def test_a_split_iterates_in_order() -> None:
+    assert list(Letters()) == list("abcde")
+
+
+def test_a_subset_maps_indices_and_labels() -> None:
+    subset = Subset(Letters(), [3, 0])
+    assert list(subset) == ["d", "a"]
+    assert subset.labels == [1, 0]
+    with pytest.raises(IndexError):
+        subset[2]
+    with pytest.raises(IndexError):
+        subset[-1]
+
+
+@pytest.mark.parametrize("names", [["train"], ["val", "test"], ["train", "val", "dev"]])
+def test_splits_are_train_val_and_possibly_test(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="must be train, val and possibly test"):
+        Dataset("x.y", {name: Letters() for name in names}, ("a", "b"), "0")
+
+
+def test_context_reads_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTX_DATA", str(tmp_path))
+    monkeypatch.delenv("PEFTX_OFFLINE", raising=False)
+    assert DataContext.create() == DataContext(None, tmp_path, offline=False, seed=0)
+    monkeypatch.setenv("PEFTX_OFFLINE", "1")
+    assert DataContext.create(tmp_path, seed=3) == DataContext(tmp_path, tmp_path, offline=True, seed=3)
+    monkeypatch.setenv("PEFTX_OFFLINE", "false")
+    assert not DataContext.create().offline
+    assert DataContext.create(offline=True).offline
+
+
+def test_the_room_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys, peftx.data, peftx.data.archives, peftx.data.cache, peftx.data.checks, peftx.data.fetch, "
+        "peftx.data.splits; print([m for m in ('torch', 'numpy', 'pooch', 'requests') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

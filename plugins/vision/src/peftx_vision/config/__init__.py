@@ -1,0 +1,1 @@
+"""Torch-free configurations of everything the vision pack declares."""

@@ -1,0 +1,78 @@
+"""Options of the vision data sets. Torch-free, so that help and validation cost nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["CifarConfig", "DigitsConfig", "ImageFolderConfig", "SplitConfig"]
+
+
+class SplitConfig(BaseModel):
+    """Options every vision data set shares.
+
+    The split has a seed of its own, apart from the run's `seed`, so that runs of several seeds are trained
+    and scored on the same images and differ by training alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    val_fraction: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="fraction held out for validation where the source holds none out",
+    )
+    limit_train: int | None = Field(
+        default=None,
+        ge=1,
+        description="train on this many images only, drawn with the proportions of the classes",
+    )
+    split_seed: int = Field(
+        default=0,
+        ge=0,
+        description="seed of the split and of limit_train; apart from seed, so runs share the split",
+    )
+
+
+class _TestedConfig(SplitConfig):
+    """Both a validation and a test set may have to be held out."""
+
+    test_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="fraction held out for testing where the source holds none out"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction {self.val_fraction:g} and test_fraction {self.test_fraction:g} "
+                "leave nothing to train on"
+            )
+        return self
+
+
+class DigitsConfig(_TestedConfig):
+    """Options of the digits."""
+
+
+class CifarConfig(SplitConfig):
+    """Options of CIFAR-10 and CIFAR-100, whose test set is official."""
+
+    val_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="fraction of the official train set held out for validation"
+    )
+
+
+class ImageFolderConfig(_TestedConfig):
+    """Options of a folder of images."""
+
+    path: Path = Field(description="folder of train/ and val/ (and test/), or of one folder for each class")
+    test_fraction: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="fraction held out for testing when the folder has no splits of its own",
+    )

@@ -1,0 +1,1 @@
+"""Loaders of the vision data sets; one file each, and none of them imports torch."""

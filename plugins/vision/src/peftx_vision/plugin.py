@@ -1,0 +1,98 @@
+"""What the vision pack offers. The entry point ``vision`` of the group ``peftx.plugins`` names this module.
+
+Light on purpose: descriptors only, everything else is imported when it is used. No torch, no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peftx.plugins import DatasetSpec, MethodSpec, ModelSpec, Offers, TaskSpec, hookimpl
+
+__all__ = ["PEFTX_API", "peftx_datasets", "peftx_methods", "peftx_models", "peftx_tasks"]
+
+PEFTX_API = 1
+
+_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
+@hookimpl
+def peftx_methods() -> Iterator[MethodSpec]:
+    """No method of its own yet: those of core run on every task here."""
+    yield from ()
+
+
+@hookimpl
+def peftx_tasks() -> Iterator[TaskSpec]:
+    """The tasks; classification is the default."""
+    yield TaskSpec(
+        name="vision.classification",
+        summary="image classification with any timm model or vit_micro",
+        target="peftx_vision.tasks.classification:Classification",
+        config="peftx_vision.config.tasks:ClassificationConfig",
+        offers=Offers(sites=("linear", "conv2d", "norm", "embedding", "parameter")),
+        default_data="vision.digits",
+        default_model="vision.vit_micro",
+        default_method="core.lora",
+        models="peftx_vision.models.names:known",
+    )
+
+
+@hookimpl
+def peftx_datasets() -> Iterator[DatasetSpec]:
+    """The data sets. The CIFAR loaders were never run on the official files: `verified` says so."""
+    yield DatasetSpec(
+        name="vision.digits",
+        summary="1,797 handwritten digits of 8x8 pixels, 10 classes; comes with scikit-learn",
+        target="peftx_vision.data.digits:load",
+        locate="peftx_vision.data.digits:locate",
+        config="peftx_vision.config.data:DigitsConfig",
+        licence="CC BY 4.0",
+        source="https://archive.ics.uci.edu/dataset/80",
+        size="in scikit-learn",
+    )
+    yield DatasetSpec(
+        name="vision.cifar10",
+        summary="60,000 colour photographs of 32x32 pixels, 10 classes",
+        target="peftx_vision.data.cifar:load_cifar10",
+        locate="peftx_vision.data.cifar:locate_cifar10",
+        config="peftx_vision.config.data:CifarConfig",
+        aliases=("cifar",),
+        licence="none stated",
+        source=_CIFAR,
+        size="162 MiB",
+        verified=False,
+    )
+    yield DatasetSpec(
+        name="vision.cifar100",
+        summary="60,000 colour photographs of 32x32 pixels, 100 classes (fine labels)",
+        target="peftx_vision.data.cifar:load_cifar100",
+        locate="peftx_vision.data.cifar:locate_cifar100",
+        config="peftx_vision.config.data:CifarConfig",
+        licence="none stated",
+        source=_CIFAR,
+        size="161 MiB",
+        verified=False,
+    )
+    yield DatasetSpec(
+        name="vision.imagefolder",
+        summary="your own images: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg",
+        target="peftx_vision.data.imagefolder:load",
+        locate="peftx_vision.data.imagefolder:locate",
+        config="peftx_vision.config.data:ImageFolderConfig",
+        licence="the folder's own",
+        source="PATH",
+        parametric=True,
+    )
+
+
+@hookimpl
+def peftx_models() -> Iterator[ModelSpec]:
+    """The model that ships with the pack; any timm name works as well (`TaskSpec.models`)."""
+    yield ModelSpec(
+        name="vision.vit_micro",
+        summary="a small ViT whose pretrained weights ship with the pack",
+        target="peftx_vision.models.vit_micro:build_vit_micro",
+        licence="Apache-2.0",
+        source="pretrained by peftx_vision.pretrain",
+    )
