@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from peftx.adapters.base import Base
 from peftx.adapters.delta import Delta, Owned
-from peftx.adapters.explain import Counts, Explanation, explain
+from peftx.adapters.explanation import Counts, Explanation, explain
 from peftx.adapters.handle import Adapted, adapted, attach
 from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import KINDS, Site, SitePlan

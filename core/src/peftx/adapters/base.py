@@ -120,13 +120,13 @@ class CastingLinearBase(Base):
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
-def root_base(module: nn.Module, forward: object, name: str) -> type[Base] | None:
-    """Which handle reproduces a module's forward exactly, or None when its class computes something else.
+def root_base(cls: type) -> type[Base] | None:
+    """Which handle reproduces a module class's forward exactly, or None when it computes something else.
 
-    `forward` is the forward function of the module's own class and `name` that class's full name. A subclass that
-    overrides forward (a quantised layer, a scaled embedding) is never second-guessed: its own code runs and reads
-    the effective weight.
+    A subclass that overrides forward (a quantised layer, a scaled embedding) is never second-guessed: its own code
+    runs and reads the effective weight.
     """
+    forward, name = getattr(cls, "forward", None), f"{cls.__module__}.{cls.__qualname__}"
     if forward is nn.Linear.forward:
         return Base
     if forward is nn.Embedding.forward:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from peftx.adapters.attach import Attachment, attach_to, detach_from, remove_from, set_trainable
-from peftx.adapters.explain import Counts, Explanation, count, explain_attachment
+from peftx.adapters.attachment import Attachment, attach_to, detach_from, remove_from, set_trainable
+from peftx.adapters.explanation import Counts, Explanation, count, explain_attachment
 from peftx.adapters.host import root_board
 from peftx.adapters.slot import Board, Selection, slots_of
 from peftx.errors import AdapterError, UnknownNameError, near_matches
@@ -194,10 +194,9 @@ class Adapted:
 
     def _head_parameters(self) -> Iterator[nn.Parameter]:
         for _, _, slot in slots_of(self.model):
-            for labels in slot.values():
-                for delta in labels.values():
-                    if delta.site.role == "head":
-                        yield from delta.parameters()
+            for delta in slot.deltas(tuple(slot.keys())):
+                if delta.site.role == "head":
+                    yield from delta.parameters()
 
     def bind(self, optimizer: Optimizer, total_steps: int | None = None) -> Adapted:
         """Tie the adapters to the optimizer that trains them; call it once, after building the optimizer.
@@ -256,7 +255,7 @@ class Adapted:
         found: dict[tuple[str, str], Tensor] = {}
         for _, _, slot in slots_of(self.model):
             if name in slot:
-                for delta in slot[name].values():
+                for delta in slot.deltas((name,)):
                     for key, value in delta.state_dict(keep_vars=True).items():
                         found[delta.site.key, key] = value
         return dict(sorted(found.items()))

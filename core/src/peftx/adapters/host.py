@@ -96,7 +96,7 @@ def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
     if key not in _classes:
         body: dict[str, Any] = {name: _reader(name) for name in parameters}
         body["_peftx_base"] = cls
-        body["_peftx_product"] = root_base_of(cls)
+        body["_peftx_product"] = root_base(cls)
         # the name stays: sharding policies, repr and saved configurations go by it
         body["__module__"], body["__qualname__"], body["__doc__"] = (
             cls.__module__,
@@ -107,13 +107,8 @@ def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
     return _classes[key]
 
 
-def root_base_of(cls: type) -> Any:
-    """The textbook operation of a module class, or None (see `base.root_base`)."""
-    return root_base(cls, getattr(cls, "forward", None), f"{cls.__module__}.{cls.__qualname__}")
-
-
 def _rebuild(cls: type, parameters: tuple[str, ...]) -> Any:
-    host = _host_class(cls, parameters)
+    host: Any = _host_class(cls, parameters)
     return host.__new__(host)
 
 
@@ -124,7 +119,8 @@ def is_host(module: nn.Module) -> bool:
 
 def base_class(module: nn.Module) -> type:
     """The class a module has, or had before it was adapted."""
-    return type(module)._peftx_base if isinstance(module, _Host) else type(module)
+    cls: Any = type(module)
+    return cls._peftx_base if isinstance(module, _Host) else cls
 
 
 def swap_in(module: nn.Module) -> None:
@@ -160,7 +156,7 @@ def swap_out(module: nn.Module) -> None:
             "detach before wrapping or sharding the model"
         )
     module._modules.pop(SLOT, None)
-    module.__class__ = cls._peftx_base
+    module.__class__ = base_class(module)
 
 
 def root_board(model: nn.Module) -> Board | None:

@@ -19,7 +19,7 @@ from peftx.adapters.delta import Delta
 from peftx.errors import AdapterError
 
 if TYPE_CHECKING:
-    from peftx.adapters.attach import Attachment
+    from peftx.adapters.attachment import Attachment
 
 __all__ = ["SLOT", "Board", "Selection", "Slot", "slots_of"]
 

@@ -46,11 +46,6 @@ def _kind(cls: type) -> str:
     return ""
 
 
-@cache
-def _product(cls: type) -> Any:
-    return root_base(cls, getattr(cls, "forward", None), f"{cls.__module__}.{cls.__qualname__}")
-
-
 def weight_sites(model: nn.Module) -> list[Site]:
     """Sites whose weight is a layer's matrix, table or kernel, whole and by slice.
 
@@ -72,7 +67,7 @@ def weight_sites(model: nn.Module) -> list[Site]:
         hit = hits.get(path) or RoleHit(role="other")
         packed = path.rpartition(".")[0] in attentions and path.endswith("out_proj")
         transposed = kind in ("linear_t", "embedding")
-        product = _product(cls)
+        product = root_base(cls)
         site = Site(
             key=path,
             module=path,
@@ -177,7 +172,7 @@ def parameter_sites(model: nn.Module) -> list[Site]:
                     bias="bias" if layer and module._parameters.get("bias") is not None else None,
                     group=hit.group,
                     batch_dim=0 if hit.batch_first else 1,
-                    product=bool(layer) and _product(cls) is not None and parent not in attentions,
+                    product=bool(layer) and root_base(cls) is not None and parent not in attentions,
                 )
             )
     return found

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from torch import nn
 
-from peftx.adapters.attach import Attachment, resolve_method
+from peftx.adapters.attachment import Attachment, resolve_method
 from peftx.adapters.handle import Adapted, attach
 from peftx.adapters.host import root_board
 from peftx.artifacts.fingerprint import fingerprint

@@ -13,7 +13,7 @@ from peftx.adapters.site import Site
 from peftx.adapters.slot import SLOT, slots_of
 
 if TYPE_CHECKING:
-    from peftx.adapters.attach import Attachment
+    from peftx.adapters.attachment import Attachment
 
 __all__ = ["Counts", "Explanation", "SiteRow", "count", "explain", "explain_attachment"]
 
@@ -114,7 +114,7 @@ def count(model: nn.Module, attachment: Attachment) -> Counts:
     for _, _, slot in slots_of(model):
         if attachment.name not in slot:
             continue
-        for delta in slot[attachment.name].values():
+        for delta in slot.deltas((attachment.name,)):
             owned = isinstance(delta, Owned)
             head = delta.site.role == "head"
             for key in delta.__dict__.get("_trained", ()):
@@ -149,7 +149,7 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     Raises:
         as `peftx.attach`.
     """
-    from peftx.adapters.attach import Attachment, resolve_method
+    from peftx.adapters.attachment import Attachment, resolve_method
 
     method_name, method, config = resolve_method(method, config, options)
     plan, owned = method.plan(model, config), method.owned(model, config)
