@@ -178,15 +178,15 @@ def distributions() -> list[LocalDistribution]:
     return local_distributions()
 
 
-@pytest.fixture
-def make_environment(tmp_path: Path) -> Iterator[Callable[..., Environment]]:
+@pytest.fixture(scope="session")
+def make_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Environment]]:
     """A factory of environments: `make_environment()` sees every third-party package of the one that runs the
     tests, `make_environment(only=[...])` sees what those requirements need and the build backend."""
     pytest.importorskip("pip", reason="environments are filled by pip, which is not installed here")
     made: list[Path] = []
 
     def make(only: Iterable[str] | None = None) -> Environment:
-        folder = tmp_path / f"environment{len(made)}"
+        folder = tmp_path_factory.mktemp("environment")
         venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(folder)
         environment = Environment(folder)
         local = {canonicalize_name(one.name) for one in local_distributions()}

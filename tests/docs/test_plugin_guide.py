@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
-def package(repository, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def package(repository, tmp_path_factory) -> Path:
     """The folder that a reader has after copying every file of the guide."""
     page = (repository / "docs" / "writing-a-plugin.md").read_text()
     files = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    folder = tmp_path / "peftx-mine"
+    folder = tmp_path_factory.mktemp("guide") / "peftx-mine"
     for name, text in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -25,10 +25,10 @@ def package(repository, tmp_path) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environment(make_environment, package):
     environment = make_environment()
-    environment.install("./kernels", "./core", "./plugins/vision", package)
+    environment.install("--no-deps", "./kernels", "./core", "./plugins/vision", package)
     return environment
 
 
@@ -48,17 +48,7 @@ def test_guide_package_passes_its_own_tests(environment, package):
 
 
 def test_guide_package_trains_through_the_command_line(environment):
-    arguments = [
-        "--method",
-        "mine.scale",
-        "--data",
-        "digits",
-        "--epochs",
-        "1",
-        "--baselines",
-        "[]",
-        "--offline",
-    ]
+    arguments = "--method mine.scale --data digits --epochs 1 --baselines [] --offline".split()
     environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
     record = (environment.folder / "out" / "record.json").read_text()
     assert "mine.scale" in record and "peftx-mine" in record

@@ -79,17 +79,7 @@ def test_declared_requirements_are_enough_to_train(make_environment):
     """With nothing installed beyond what the three pyproject files declare, a short run reaches its result."""
     environment = make_environment(only=["peftx-vision"])
     environment.install("./kernels", "./core", "./plugins/vision")
-    arguments = [
-        "--method",
-        "core.head",
-        "--data",
-        "digits",
-        "--epochs",
-        "1",
-        "--baselines",
-        "[]",
-        "--offline",
-    ]
+    arguments = "--method core.head --data digits --epochs 1 --baselines [] --offline".split()
     environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
     assert (environment.folder / "out" / "record.json").is_file()
 
