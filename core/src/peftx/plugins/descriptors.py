@@ -73,7 +73,8 @@ class TaskSpec:
     """Model + data + loss + metrics; the first task a plugin declares is its domain's default.
 
     `models`: optional ``"module:function"``, torch-free, called with a model name the registry does not know;
-    it returns True or False, or raises ModelError (a pack that accepts any timm name checks it here).
+    it returns False, True, or the ``"module:Class"`` of the options such a model takes, or raises ModelError
+    (a pack that accepts any timm name checks it here).
     """
 
     name: str

@@ -104,7 +104,7 @@ def load_all(
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=api.ENTRY_POINT_GROUP)
     found = sorted(((_card(point), point) for point in entry_points), key=lambda pair: _order(pair[0]))
-    cards = [replace(card, **_blocked(block, card)) for card, _ in found]
+    cards = [_blocked(block, card) for card, _ in found]
     claims: dict[str, list[PluginInfo]] = {}
     for card in cards:
         if card.status == "ok":
@@ -192,9 +192,9 @@ def _order(card: PluginInfo) -> tuple[str, str]:
     return card.domain, card.distribution
 
 
-def _blocked(block: Blocking, card: PluginInfo) -> dict[str, str]:
+def _blocked(block: Blocking, card: PluginInfo) -> PluginInfo:
     reason = block.reason(card.domain, card.distribution)
-    return {"status": "blocked", "cause": reason} if reason else {}
+    return replace(card, status="blocked", cause=reason) if reason else card
 
 
 def _conflict(card: PluginInfo, claimants: list[PluginInfo]) -> str:

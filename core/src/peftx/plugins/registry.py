@@ -67,12 +67,7 @@ class Registry:
         self.suites: Mapping[str, Entry[SuiteSpec]] = _table(loaded, "peftx_suites")
         self.commands: Mapping[str, Entry[CommandSpec]] = _table(loaded, "peftx_commands")
         # Not a table by name: several plugins may implement one op, and a plugin may implement several ops.
-        self.kernels: list[Entry[KernelSpec]] = [
-            Entry(spec, one.info)
-            for one in loaded
-            if one.contribution
-            for spec in one.contribution.specs["peftx_kernels"]
-        ]
+        self.kernels: list[Entry[KernelSpec]] = _entries(loaded, "peftx_kernels")
         manager = new_manager()
         for one in loaded:
             if one.module is not None and not manager.is_registered(one.module):
@@ -175,12 +170,13 @@ class Registry:
 
 
 def _table(loaded: list[Loaded], hook: str) -> dict[str, Entry[Any]]:
-    return {
-        spec.name: Entry(spec, one.info)
-        for one in loaded
-        if one.contribution
-        for spec in one.contribution.specs[hook]
-    }
+    return {entry.name: entry for entry in _entries(loaded, hook)}
+
+
+def _entries(loaded: list[Loaded], hook: str) -> list[Entry[Any]]:
+    return [
+        Entry(spec, one.info) for one in loaded if one.contribution for spec in one.contribution.specs[hook]
+    ]
 
 
 def _failure(failed: list[PluginInfo]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -92,7 +93,7 @@ def _hook_problem(manager: pluggy.PluginManager, error: pluggy.PluginValidationE
     return text.partition("Positional args")[0] or text
 
 
-def _yielded(hook: str, function: Any) -> list[Any]:
+def _yielded(hook: str, function: Callable[[], Iterable[Any] | None]) -> list[Any]:
     try:
         result = function()
         return [] if result is None else list(result)
@@ -100,10 +101,10 @@ def _yielded(hook: str, function: Any) -> list[Any]:
         raise InvalidPluginError(f"{hook} failed: {one_line(error)}") from error
 
 
-def _check_spec(hook: str, spec: Any, expected: type, domain: str) -> None:
+def _check_spec(hook: str, spec: Any, expected: type[Any], domain: str) -> None:
     if not isinstance(spec, expected):
         raise InvalidPluginError(f"{hook} must yield {expected.__name__}, it yielded {type(spec).__name__}")
-    name = spec.name if isinstance(spec.name, str) else repr(spec.name)
+    name = str(spec.name)
     owner, _, rest = name.partition(".")
     if owner != domain or not _PART.fullmatch(rest):
         raise InvalidPluginError(f"{hook} declares {name!r}: a name here reads '{domain}.name', lower case")

@@ -1,0 +1,120 @@
+"""`peftx info NAME`: the full card of a method, task, data set, model or pack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peftx.cli.app import State
+from peftx.cli.output import heading, print_json, print_table, table
+from peftx.errors import UnknownNameError, near_matches
+from peftx.plugins.registry import Entry, Registry
+
+
+@click.command("info")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(state: State, name: str, as_json: bool) -> None:
+    """Show everything known about NAME: summary, paper, licence, needs, and options with their defaults.
+
+    \b
+    Examples:
+      peftx info core.lora
+      peftx info digits --json
+    """
+    registry = state.registry()
+    cards = [card(kind, entry) for kind, entry in find(registry, name)]
+    if as_json:
+        print_json(cards)
+        return
+    for number, one in enumerate(cards):
+        if number:
+            print()
+        _show(one)
+
+
+def find(registry: Registry, name: str) -> list[tuple[str, Entry[Any]]]:
+    """Everything called `name`, by kind. Raises UnknownNameError or PluginError when there is nothing."""
+    bare = name.partition(":")[0]
+    found: list[tuple[str, Entry[Any]]] = []
+    known: list[str] = []
+    for kind, entries in _tables(registry).items():
+        known += entries
+        for full, entry in entries.items():
+            names = {full, full.partition(".")[2], *getattr(entry.spec, "aliases", ())}
+            names |= {f"{entry.domain}.{alias}" for alias in getattr(entry.spec, "aliases", ())}
+            if bare in names:
+                found.append((kind, entry))
+    exact = [(kind, entry) for kind, entry in found if entry.name == bare]
+    if found:
+        return exact or found
+    registry.refuse_unloaded(name)
+    raise UnknownNameError(f"nothing is called {name!r}.{near_matches(name, known)} See `peftx list`.")
+
+
+def card(kind: str, entry: Entry[Any]) -> dict[str, Any]:
+    """The card as plain data, options included."""
+    import dataclasses
+
+    from peftx.config.schema import rows
+
+    spec = entry.spec
+    values = {
+        field.name: getattr(spec, field.name)
+        for field in dataclasses.fields(spec)
+        if field.name not in ("target", "config", "locate", "models")
+    }
+    values = {
+        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        for key, value in values.items()
+    }
+    schema = entry.load("config") if getattr(spec, "config", "") else None
+    about = (schema.__doc__ or "").strip() if schema is not None else ""
+    return {
+        "kind_of_thing": kind,
+        **values,
+        "plugin": entry.plugin.label,
+        "about": " ".join(about.split()),
+        "options": [option.to_dict() for option in rows(schema)],
+    }
+
+
+def _tables(registry: Registry) -> dict[str, dict[str, Entry[Any]]]:
+    return {
+        "method": dict(registry.methods),
+        "task": dict(registry.tasks),
+        "data set": dict(registry.datasets),
+        "model": dict(registry.models),
+        "suite": dict(registry.suites),
+    }
+
+
+def _show(one: dict[str, Any]) -> None:
+    click.echo(f"{one['name']} ({one['kind_of_thing']}): {one['summary']}")
+    if one["about"]:
+        click.echo(f"  {one['about']}")
+    rows = []
+    for key, value in one.items():
+        if key in ("name", "kind_of_thing", "summary", "about", "options"):
+            continue
+        if isinstance(value, dict):
+            rows += [{"": f"{key}.{inner}", "value": item} for inner, item in value.items() if item]
+        elif value not in ("", (), None):
+            rows.append({"": key, "value": value})
+    width = max((len(row[""]) for row in rows), default=0)
+    for row in rows:
+        value = row["value"]
+        text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else _word(value)
+        click.echo(f"  {row['']:<{width}}  {text}")
+    if one["options"]:
+        print()
+        heading("options")
+        print_table(table(["flag", "type", "default", "help"], one["options"]))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
