@@ -61,10 +61,15 @@ class Request:
         return config
 
 
-def assemble(registry: Registry, arguments: Sequence[str], *, need_task: bool = True) -> Request:
-    """Parse the arguments of a run and resolve their names. Raises ConfigError, UnknownNameError or
-    PluginError."""
-    flags = parse(arguments, SWITCHES)
+def assemble(
+    registry: Registry, arguments: Sequence[str], *, need_task: bool = True, switches: Sequence[str] = ()
+) -> Request:
+    """Parse the arguments of a run and resolve their names; `switches` are flags without a value on top of a
+    run's.
+
+    Raises ConfigError, UnknownNameError or PluginError.
+    """
+    flags = parse(arguments, (*SWITCHES, *switches))
     if len(flags.words) > 1:
         raise ConfigError(
             f"one target is expected, got {' '.join(flags.words)}; an option's value follows --NAME"
@@ -98,22 +103,26 @@ def _drop_foreign(registry: Registry, chosen: Chosen, section: str, table: dict[
     if not given.get("name") or chosen.name_of(section) == given["name"]:
         return ""
     domain = chosen.task.domain if chosen.task else ""
-    resolve = {
-        "task": registry.resolve_task,
-        "method": registry.resolve_method,
-        "data": registry.resolve_dataset,
-        "model": registry.resolve_model,
-    }[section]
     try:
-        if resolve(given["name"], domain).name == chosen.name_of(section).partition(":")[0]:
+        if _resolved(registry, section, given["name"], domain) == chosen.name_of(section).partition(":")[0]:
             return ""
     except UserError:
-        pass
+        pass  # a name that leads nowhere is certainly not the chosen one
     table[section] = {}
     options = ", ".join(key for key in given if key != "name")
     if not options:
         return ""
     return f"{options} in [{section}] of {file} are for {given['name']} and left out for {chosen.name_of(section)}"
+
+
+def _resolved(registry: Registry, section: str, name: str, domain: str) -> str:
+    if section == "data":
+        return registry.resolve_dataset(name, domain).name
+    if section == "task":
+        return registry.resolve_task(name, domain).name
+    if section == "model":
+        return registry.resolve_model(name, domain).name
+    return registry.resolve_method(name, domain).name
 
 
 def top_level() -> list[Option]:

@@ -88,8 +88,9 @@ class Bars(Progress):
         self._task = self._bars.add_task(label, total=total, figures="")
 
     def advance(self, metrics: dict[str, float] | None = None) -> None:
-        shown = {} if metrics is None else {"figures": figures(metrics)}
-        self._bars.update(self._task, advance=1, **shown)
+        self._bars.advance(self._task)
+        if metrics:
+            self._bars.update(self._task, figures=figures(metrics))
 
     def end(self, summary: str = "") -> None:
         if self._task is not None:

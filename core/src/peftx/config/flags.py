@@ -7,12 +7,13 @@ once the names among the flags are.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from peftx.config.options import Option, coerce
-from peftx.errors import ConfigError, near_matches
+from peftx.errors import ConfigError
 
 __all__ = ["Flag", "Flags", "parse", "place", "set_path"]
 
@@ -153,7 +154,8 @@ def _find(flag: Flag, key: str, fields: Mapping[str, Option]) -> str | None:
 
 def _suggest(flag: Flag, fields: Mapping[str, Option]) -> str:
     names = [path if "." in flag.key else path.partition(".")[2] or path for path in fields]
-    return near_matches(f"--{_dashed(flag.key)}", [f"--{_dashed(name)}" for name in names])
+    close = difflib.get_close_matches(flag.key, list(dict.fromkeys(names)), n=3)
+    return f" Did you mean {', '.join(f'--{_dashed(name)}' for name in close)}?" if close else ""
 
 
 def _dashed(path: str) -> str:

@@ -32,7 +32,7 @@ def command(ctx: click.Context, data_root: Path | None, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    registry = ctx.find_object(State).registry()
+    registry = ctx.ensure_object(State).registry()
     rows, cache = survey(registry, data_root)
     if as_json:
         print_json({"cache": str(cache), "data": rows})

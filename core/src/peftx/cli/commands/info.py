@@ -9,6 +9,7 @@ import click
 from peftx.cli.app import State
 from peftx.cli.output import heading, print_json, print_table, table
 from peftx.errors import UnknownNameError, near_matches
+from peftx.plugins.descriptors import Needs, Offers
 from peftx.plugins.registry import Entry, Registry
 
 
@@ -66,10 +67,9 @@ def card(kind: str, entry: Entry[Any]) -> dict[str, Any]:
         for field in dataclasses.fields(spec)
         if field.name not in ("target", "config", "locate", "models")
     }
-    values = {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-        for key, value in values.items()
-    }
+    for key, value in values.items():
+        if isinstance(value, Needs | Offers):
+            values[key] = dataclasses.asdict(value)
     schema = entry.load("config") if getattr(spec, "config", "") else None
     about = (schema.__doc__ or "").strip() if schema is not None else ""
     return {

@@ -24,7 +24,7 @@ def command(state: State, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = [
+    columns: list[str | Column] = [
         "domain",
         "distribution",
         "version",
