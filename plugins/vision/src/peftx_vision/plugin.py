@@ -92,7 +92,8 @@ def peftx_models() -> Iterator[ModelSpec]:
     yield ModelSpec(
         name="vision.vit_micro",
         summary="a small ViT whose pretrained weights ship with the pack",
-        target="peftx_vision.models.vit_micro:build_vit_micro",
+        target="peftx_vision.models.registered:vit_micro",
+        config="peftx_vision.config.tasks:VitMicroConfig",
         licence="Apache-2.0",
         source="pretrained by peftx_vision.pretrain",
     )
