@@ -50,9 +50,12 @@ class Plan:
 
     @property
     def data_name(self) -> str:
-        """Full name of the data set, with its argument made absolute."""
-        argument = f":{Path(self.data.argument).expanduser().absolute()}" if self.data.argument else ""
-        return self.data.name + argument
+        """Full name of the data set, with the path after its colon made absolute."""
+        if not self.data.argument:
+            return self.data.name
+        path = Path(self.data.argument).expanduser()
+        # a path that does not exist from here stands below the data root, or is none at all
+        return f"{self.data.name}:{path.absolute() if path.exists() else self.data.argument}"
 
     @property
     def model_name(self) -> str:
