@@ -44,7 +44,9 @@ def _written(hit: RoleHit) -> str:
 def check_complete() -> Callable[..., dict[str, RoleHit]]:
     """Every layer has a role, every parameter is covered once, and nothing is `other` or generic by accident."""
 
-    def check(model: nn.Module, other: dict[str, str] | None = None, generic: bool = False) -> dict[str, RoleHit]:
+    def check(
+        model: nn.Module, other: dict[str, str] | None = None, generic: bool = False
+    ) -> dict[str, RoleHit]:
         """`other` maps the paths allowed to be `other` to the reason why."""
         allowed = other or {}
         hits = roles_of(model)
@@ -57,7 +59,9 @@ def check_complete() -> Callable[..., dict[str, RoleHit]]:
         modules = dict(model.named_modules())
         covered = [f"{path}.{name}".lstrip(".") for path in hits for name in modules[path]._parameters]
         covered = [name for name in covered if name in dict(model.named_parameters(remove_duplicate=False))]
-        assert sorted([*covered, *loose]) == sorted(n for n, _ in model.named_parameters(remove_duplicate=False))
+        assert sorted([*covered, *loose]) == sorted(
+            n for n, _ in model.named_parameters(remove_duplicate=False)
+        )
         if not generic:
             assert {p for p, h in {**hits, **loose}.items() if h.family == "generic"} == set()
         return hits

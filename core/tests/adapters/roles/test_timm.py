@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from peftx.adapters.roles import head_of, parameter_roles_of, roles_of, select
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -100,7 +101,10 @@ def test_packed_swiglu_is_one_unsliced_weight(role_map):
 
 def test_parallel_blocks(role_map, groups):
     model = create("vit_small_patch16_18x2_224", depth=1)
-    assert groups(model)["blocks.0.attns.1.attn"] == ["blocks.0.attns.1.attn.qkv", "blocks.0.attns.1.attn.proj"]
+    assert groups(model)["blocks.0.attns.1.attn"] == [
+        "blocks.0.attns.1.attn.qkv",
+        "blocks.0.attns.1.attn.proj",
+    ]
     assert groups(model)["blocks.0.ffns.1.mlp"] == ["blocks.0.ffns.1.mlp.fc1", "blocks.0.ffns.1.mlp.fc2"]
     from timm.models.vision_transformer import ParallelScalingBlock
 
@@ -131,18 +135,24 @@ def test_raw_places_are_those_whose_module_is_never_called():
     for name, options, size in [
         ("vit_base_patch16_224", {**SMALL_VIT, "img_size": 32}, 32),
         ("beit_base_patch16_224", {**SMALL_VIT, "img_size": 32}, 32),
-        ("swin_tiny_patch4_window7_224", {"depths": (1,), "embed_dim": 24, "img_size": 32, "window_size": 4}, 32),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"depths": (1,), "embed_dim": 24, "img_size": 32, "window_size": 4},
+            32,
+        ),
         ("swinv2_tiny_window8_256", {"depths": (1,), "embed_dim": 24, "img_size": 32, "window_size": 4}, 32),
     ]:
         model = timm.create_model(name, pretrained=False, num_classes=2, **options).eval()
         visited: set[str] = set()
         for path, module in model.named_modules():
-            module.register_forward_pre_hook(lambda m, args, path=path: visited.add(path))
+            module.register_forward_pre_hook(lambda m, args, path=path, seen=visited: seen.add(path))
         with torch.no_grad():
             model(torch.zeros(1, 3, size, size))
         hits = {path: hit for path, hit in roles_of(model).items() if hit.role == "attention.qkv"}
         assert hits
-        assert {path for path in hits if path not in visited} == {path for path, hit in hits.items() if hit.raw}, name
+        assert {path for path in hits if path not in visited} == {
+            path for path, hit in hits.items() if hit.raw
+        }, name
 
 
 def test_eva_blocks(role_map):
@@ -250,7 +260,9 @@ def test_head_without_the_registry():
 
 def test_counts_of_a_full_size_vit():
     hits = roles_of(create("vit_base_patch16_224"))
-    slices = [part for hit in hits.values() for part in select(["attention.q", "attention.v"], hit.role, hit.parts)]
+    slices = [
+        part for hit in hits.values() for part in select(["attention.q", "attention.v"], hit.role, hit.parts)
+    ]
     assert slices == ["q", "v"] * 12
     whole = [path for path, hit in hits.items() if select(["attention", "mlp"], hit.role, hit.parts)]
     assert len(whole) == 48

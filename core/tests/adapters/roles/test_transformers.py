@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peftx.adapters.roles import RoleHit, head_of, lm_head_of, roles_of, select
 from torch import nn
+
+from peftx.adapters.roles import RoleHit, head_of, lm_head_of, roles_of, select
 
 tf = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -40,7 +41,13 @@ MODELS = [
         ("cls_classifier", "distillation_classifier"),
         (),
     ),
-    ("BeitForImageClassification", "BeitConfig", {**VIT, "use_relative_position_bias": True}, ("classifier",), ()),
+    (
+        "BeitForImageClassification",
+        "BeitConfig",
+        {**VIT, "use_relative_position_bias": True},
+        ("classifier",),
+        (),
+    ),
     ("BeitForMaskedImageModeling", "BeitConfig", VIT, (), ("lm_head",)),
     ("CLIPModel", "CLIPConfig", CLIP, (), ()),
     ("CLIPVisionModelWithProjection", "CLIPVisionConfig", TINY, (), ()),
@@ -48,7 +55,13 @@ MODELS = [
     ("GPT2LMHeadModel", "GPT2Config", {**GPT2, "add_cross_attention": True}, (), ("lm_head",)),
     ("GPT2ForSequenceClassification", "GPT2Config", GPT2, ("score",), ()),
     ("GPT2ForTokenClassification", "GPT2Config", GPT2, ("classifier",), ()),
-    ("GPT2DoubleHeadsModel", "GPT2Config", {**GPT2, "num_labels": 1}, ("multiple_choice_head",), ("lm_head",)),
+    (
+        "GPT2DoubleHeadsModel",
+        "GPT2Config",
+        {**GPT2, "num_labels": 1},
+        ("multiple_choice_head",),
+        ("lm_head",),
+    ),
     ("BertForSequenceClassification", "BertConfig", BERT, ("classifier",), ()),
     ("BertForQuestionAnswering", "BertConfig", BERT, ("qa_outputs",), ()),
     ("BertForNextSentencePrediction", "BertConfig", BERT, ("cls",), ()),
@@ -115,7 +128,9 @@ def create(name: str, config: str, options: dict) -> nn.Module:
         return getattr(tf, name)(getattr(tf, config)(**options))
 
 
-@pytest.mark.parametrize(("name", "config", "options", "head", "lm_head"), MODELS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "config", "options", "head", "lm_head"), MODELS, ids=lambda value: str(value)[:40]
+)
 def test_every_layer_has_one_role(name, config, options, head, lm_head, check_complete):
     model = create(name, config, options)
     hits = check_complete(model)
@@ -150,7 +165,10 @@ def test_vit_layer(name, config, trunk, role_map, groups):
     if role_map(model, f"{trunk}.encoder.layer.0."):
         pytest.skip("transformers 4 spelling: covered by the stand-in below")
     assert role_map(model, f"{trunk}.layers.0.") == VIT_LAYER
-    assert groups(model)[f"{trunk}.layers.0.mlp"] == [f"{trunk}.layers.0.mlp.fc1", f"{trunk}.layers.0.mlp.fc2"]
+    assert groups(model)[f"{trunk}.layers.0.mlp"] == [
+        f"{trunk}.layers.0.mlp.fc1",
+        f"{trunk}.layers.0.mlp.fc2",
+    ]
     assert len(groups(model)[f"{trunk}.layers.1.attention"]) == 4
     assert role_map(model, f"{trunk}.embeddings.") == {"patch_embeddings.projection": "embedding.patch"}
 
@@ -218,7 +236,10 @@ def test_clip(role_map, loose_map):
         "position_embedding": "embedding.position",
     }
     assert role_map(model, "visual_projection") == {"": "projection"}
-    assert loose_map(model) == {"logit_scale": "scale", "vision_model.embeddings.class_embedding": "embedding.class"}
+    assert loose_map(model) == {
+        "logit_scale": "scale",
+        "vision_model.embeddings.class_embedding": "embedding.class",
+    }
 
 
 def test_gpt2_block(role_map, groups):

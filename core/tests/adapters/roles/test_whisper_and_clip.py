@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from peftx.adapters.roles import head_of, lm_head_of, roles_of
 
 
@@ -37,7 +38,10 @@ def test_whisper(whisper_model, check_complete, role_map, loose_map, groups):
     assert role_map(whisper_model, "encoder.conv") == {"1": "embedding.patch", "2": "embedding.patch"}
     assert role_map(whisper_model, "decoder.token_embedding") == {"": "embedding.token"}
     assert loose_map(whisper_model) == {"decoder.positional_embedding": "embedding.position"}
-    assert groups(whisper_model)["decoder.blocks.1.mlp"] == ["decoder.blocks.1.mlp.0", "decoder.blocks.1.mlp.2"]
+    assert groups(whisper_model)["decoder.blocks.1.mlp"] == [
+        "decoder.blocks.1.mlp.0",
+        "decoder.blocks.1.mlp.2",
+    ]
     assert head_of(whisper_model) == ()
     assert lm_head_of(whisper_model) == ()
 

@@ -27,7 +27,7 @@ _Q = frozenset(
 _K = frozenset(("k", "k_proj", "key", "to_k", "wk", "k_lin", "linear_k", "k_linear", "key_proj"))
 _V = frozenset(("v", "v_proj", "value", "to_v", "wv", "v_lin", "linear_v", "v_linear", "value_proj"))
 _ATTENDS = _SLICED | _WHOLE | _KV | _Q
-_OUT = frozenset(("out_proj", "o_proj", "to_out", "out_lin", "linear_out"))
+_OUT = frozenset(("out_proj", "o_proj", "out_lin", "linear_out"))
 _UP = frozenset(
     (
         "fc1",
@@ -47,6 +47,7 @@ _GATE = frozenset(("gate_proj", "fc1_g", "wi_0", "w_gate"))
 _DOWN = frozenset(("fc2", "down_proj", "lin2", "linear2", "output_dense", "fc_out", "dense_4h_to_h"))
 _AFTER = frozenset(("proj", "c_proj", "dense", "output", "out", "o", "wo"))
 _FEEDFORWARD = frozenset(("mlp", "ffn", "ff", "feed_forward", "feedforward", "net"))
+_WRAPPERS = frozenset(("intermediate", "output"))
 _ATTENTION = re.compile(r"(self_?|cross_?|enc_?dec_?)?(attn|attention)\d*", re.IGNORECASE)
 _CROSS = re.compile(r".*cross.*|enc(oder|_?dec)_?att(ention|n)|multihead_attn", re.IGNORECASE)
 _PATCH = re.compile(r"patch_?embed\w*|stem")
@@ -117,9 +118,8 @@ def _linear(leaf: str, siblings: Mapping[str, str], names: list[str]) -> tuple[s
         # a lone layer called `value` or `v` is a value head as often as an attention map
         if leaf in known and len(_attention_names(siblings)) > 1:
             return f"attention.{role}", ()
-    if leaf in _OUT and (
-        _attention_names(siblings) or any(_ATTENTION.fullmatch(name) for name in names[:-1])
-    ):
+    inside = bool(_attention_names(siblings)) or any(_ATTENTION.fullmatch(name) for name in names[:-1])
+    if leaf == "to_out" or (leaf in _OUT and inside):
         return "attention.out", ()
     for role, known in (("mlp.up", _UP), ("mlp.gate", _GATE), ("mlp.down", _DOWN)):
         if leaf in known:
@@ -129,7 +129,17 @@ def _linear(leaf: str, siblings: Mapping[str, str], names: list[str]) -> tuple[s
             return "attention.out", ()
         if any(name in _UP | _GATE for name in siblings):
             return "mlp.down", ()
-    return _numbered(leaf, siblings, names)
+    return _wrapped(leaf, names) or _numbered(leaf, siblings, names)
+
+
+def _wrapped(leaf: str, names: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    """The spelling of BERT and its many children: `attention.output.dense`, `intermediate.dense`, `output.dense`."""
+    if leaf != "dense" or len(names) < 2 or names[-2] not in _WRAPPERS:
+        return None
+    if names[-2] == "intermediate":
+        return "mlp.up", ()
+    inside = len(names) > 2 and (_ATTENTION.fullmatch(names[-3]) or _CROSS.fullmatch(names[-3]))
+    return ("attention.out" if inside else "mlp.down"), ()
 
 
 def _numbered(leaf: str, siblings: Mapping[str, str], names: list[str]) -> tuple[str, tuple[str, ...]] | None:
@@ -165,6 +175,8 @@ def _group(names: list[str], role: str, kind: str) -> str:
                 return ".".join(above[:index])
         return ".".join(above) or "attn"
     if role.startswith("mlp."):
+        if names[-1] == "dense" and above and above[-1] in _WRAPPERS:
+            above = above[:-1]
         inside = bool(above) and above[-1] in _FEEDFORWARD
         return ".".join(above if inside else [*above, "mlp"])
     return ""

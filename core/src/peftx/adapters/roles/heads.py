@@ -25,7 +25,7 @@ _TASKS = re.compile(
     r"(Sequence|Token|Image|Audio|AudioFrame|Video|Multiple)?"
     r"(Classification|Choice|QuestionAnswering)(WithTeacher)?"
 )
-_ATTRIBUTES = ("classifier", "score", "qa_outputs")
+_ATTRIBUTES = ("classifier", "score", "classification_head", "qa_outputs")
 
 
 def head_of(model: Any) -> tuple[str, ...]:
