@@ -66,6 +66,12 @@ def test_names_belong_to_the_domain_and_defaults_exist() -> None:
     assert {task.default_data, task.default_model} <= set(names)
 
 
+def test_the_stated_size_is_the_real_one() -> None:
+    (spec,) = plugin.peftx_models()
+    model = load_target(spec.target)(load_target(spec.config)(pretrained=False), None)
+    assert sum(parameter.numel() for parameter in model.parameters()) == spec.params
+
+
 def test_unverified_loaders_say_so() -> None:
     assert {spec.name for spec in plugin.peftx_datasets() if not spec.verified} == {
         "vision.cifar10",

@@ -96,4 +96,5 @@ def peftx_models() -> Iterator[ModelSpec]:
         config="peftx_vision.config.tasks:VitMicroConfig",
         licence="Apache-2.0",
         source="pretrained by peftx_vision.pretrain",
+        params=807_808,  # without a head
     )
