@@ -44,18 +44,14 @@ def _written(hit: RoleHit) -> str:
 def check_complete() -> Callable[..., dict[str, RoleHit]]:
     """Every layer has a role, every parameter is covered once, and nothing is `other` or generic by accident."""
 
-    def check(
-        model: nn.Module, other: dict[str, str] | None = None, generic: bool = False
-    ) -> dict[str, RoleHit]:
-        """`other` maps the paths allowed to be `other` to the reason why."""
-        allowed = other or {}
+    def check(model: nn.Module, generic: bool = False) -> dict[str, RoleHit]:
         hits = roles_of(model)
         loose = parameter_roles_of(model)
         layers = {path for path, module in model.named_modules() if _must_have_role(module)}
         assert layers - set(hits) == set(), "layers without a role"
         assert {h.role for h in (*hits.values(), *loose.values())} <= ROLES
         unnamed = {path for path, hit in {**hits, **loose}.items() if hit.role == "other"}
-        assert unnamed == set(allowed), "places without a name"
+        assert unnamed == set(), "places without a name"
         modules = dict(model.named_modules())
         covered = [f"{path}.{name}".lstrip(".") for path in hits for name in modules[path]._parameters]
         covered = [name for name in covered if name in dict(model.named_parameters(remove_duplicate=False))]
