@@ -78,7 +78,8 @@ def _reader(name: str) -> property:
     def read(self: Any) -> Any:
         parameters = self.__dict__["_parameters"]
         slot = self.__dict__["_modules"].get(SLOT)
-        if slot is None:
+        # a sharded parameter is being managed, not computed with: a forward sees it only once it is gathered
+        if slot is None or hasattr(parameters[name], "placements"):
             return parameters[name]
         return slot.read(parameters, name)
 

@@ -1,0 +1,107 @@
+"""Data parallel and sharded training of adapted models, two CPU processes over gloo."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+import peftx
+
+pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(8, 12)
+        self.norm = nn.LayerNorm(12)
+        self.classifier = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.norm(torch.relu(self.fc1(x))))
+
+
+def build(method: str) -> peftx.Adapted:
+    torch.manual_seed(0)
+    options = {} if method in ("core.full", "core.bitfit", "core.head") else {"targets": ["fc1"]}
+    if method != "core.full":
+        options["also_train"] = ["classifier"]
+    adapted = peftx.attach(Net(), method, **options)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return adapted
+
+
+def data() -> Tensor:
+    return torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+
+
+def start(rank: int, port: int) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+
+
+def ddp(rank: int, port: int, method: str, folder: str) -> None:
+    start(rank, port)
+    adapted = build(method)
+    # find_unused_parameters stays off: a trained tensor without a gradient would hang or raise
+    model = nn.parallel.DistributedDataParallel(adapted.model)
+    for _ in range(2):
+        adapted.model.zero_grad()
+        model(data()[3 * rank : 3 * rank + 3]).square().mean().backward()
+    if rank == 0:
+        torch.save({key: p.grad for key, p in adapted.named_parameters()}, Path(folder) / "grads.pt")
+    dist.destroy_process_group()
+
+
+def fsdp2(rank: int, port: int, method: str, folder: str) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    start(rank, port)
+    adapted = build(method)
+    dist.device_mesh.init_device_mesh("cpu", (2,))
+    fully_shard(adapted.model.fc1)
+    fully_shard(adapted.model)
+    adapted.model(data()[3 * rank : 3 * rank + 3]).square().mean().backward()
+    grads = {key: p.grad.full_tensor() for key, p in adapted.named_parameters()}
+    if rank == 0:
+        torch.save(grads, Path(folder) / "grads.pt")
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def compare(worker: object, method: str, folder: Path) -> None:
+    mp.spawn(worker, args=(free_port(), method, str(folder)), nprocs=2, join=True)
+    got = torch.load(folder / "grads.pt", weights_only=True)
+    single = build(method)
+    single.model(data()).square().mean().backward()
+    expected = {key: p.grad for key, p in single.named_parameters()}
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        assert value is not None and torch.allclose(got[key], value, atol=1e-6), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["core.lora", "core.dora", "core.bitfit", "core.full"])
+def test_two_processes_give_the_gradient_of_one(method: str, tmp_path: Path) -> None:
+    compare(ddp, method, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["core.lora"])
+def test_sharded_after_attaching(method: str, tmp_path: Path) -> None:
+    compare(fsdp2, method, tmp_path)
