@@ -98,7 +98,10 @@ class DoRADelta(LoRADelta):
                 weight_sq=self._row_squares(weight),
                 **options,
             )
-        if not (self.dropout and self.training) or base.kind == "embedding":
+        if base.kind == "embedding" and base.raw and base.module.max_norm is None:
+            y = self._embed(x, base)
+            return self.gain(base.weight).to(y.dtype) * y
+        if not (self.dropout and self.training):
             return base.run(x, *self.effective(base.weight, base.bias))
         weight = base.weight
         gain = self.gain(weight.flatten(1))
