@@ -3,8 +3,8 @@
 In ``fc2(gelu(h))`` the GELU node keeps ``h`` and the adapter on fc2 keeps ``x = gelu(h)``: at ViT-B that second copy is
 a quarter of everything kept for the backward pass. ``activation_source(x)`` recognises the node that made ``x``; an op
 given this source keeps no ``x`` and asks the node for ``h`` when its own backward runs, which is always before the
-node's. Reading the node then, and not in the forward pass, keeps the saved-tensor hooks of activation checkpointing and
-of offloading in charge of ``h``.
+node's. Reading the node then, and not in the forward pass, leaves ``h`` to whatever saved-tensor hooks are active:
+offloading moves it once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from peftx_kernels.context import is_checkpointing
 
 __all__ = ["ActivationSource", "activation_source"]
 
@@ -44,9 +46,10 @@ def activation_source(x: Tensor) -> ActivationSource | None:
     """Return how ``x`` can be recomputed, or None where it has to be kept.
 
     None when x was not made by a GELU, a SiLU, or a product of two tensors that both take gradients; when it was
-    changed in place since; and under ``torch.compile``, which plans its own recomputation.
+    changed in place since; under ``torch.compile``, which plans its own recomputation; and under activation
+    checkpointing, which hands out every kept tensor once only.
     """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or is_checkpointing():
         return None
     node = x.grad_fn
     kind = _KINDS.get(type(node).__name__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from peftx_kernels.precision import autocast_off, is_tracing, wide
+from peftx_kernels.context import autocast_off, is_tracing, wide
 
 __all__ = ["dora_norm", "row_sq"]
 
@@ -47,9 +47,9 @@ def _dora_norm(weight_sq: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: f
     high = wide(weight.dtype)
     with autocast_off(weight):
         a, b = a.to(high), b.to(high)
-        cross = _widened_product(weight, a)
-        terms = cross.addmm_(b, a @ a.t(), beta=2 * scale, alpha=scale * scale)
-        squares = torch.linalg.vecdot(terms, b).add_(weight_sq)
+        # (R, out), thin side first as in lora_linear: narrow results are slow on a CPU
+        terms = _widened_product(a, weight).addmm_(a @ a.t(), b.t(), beta=2 * scale, alpha=scale * scale)
+        squares = terms.mul_(b.t()).sum(0).add_(weight_sq)
         cancelled = squares < _CANCELLED * weight_sq
         if cancelled.any():
             rows = cancelled.nonzero().squeeze(1)
@@ -58,12 +58,12 @@ def _dora_norm(weight_sq: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: f
         return squares.clamp_(min=0).sqrt_()
 
 
-def _widened_product(weight: Tensor, a: Tensor) -> Tensor:  # (out, R)
-    """Return W A^T in a's dtype; a half-precision W is widened by blocks of rows, never as a whole."""
+def _widened_product(a: Tensor, weight: Tensor) -> Tensor:  # (R, out)
+    """Return A W^T in a's dtype; a half-precision W is widened by blocks of rows, never as a whole."""
     if weight.dtype == a.dtype:
-        return weight @ a.t()
+        return a @ weight.t()
     rows = max(1, _BLOCK // max(1, weight.shape[1]))
-    return torch.cat([block.to(a.dtype) @ a.t() for block in weight.split(rows)])
+    return torch.cat([a @ block.to(a.dtype).t() for block in weight.split(rows)], dim=1)
 
 
 _registered = torch.library.custom_op(

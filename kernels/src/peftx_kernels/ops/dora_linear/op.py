@@ -7,7 +7,9 @@ Backward    dL = g dY;  dg = sum_t dY (L - bias) = (sum_t dY Y - bias sum_t dY) 
 
 So the backward pass needs no L: Y will do, and Y is kept by the next layer in most models (attention keeps the q, k, v
 it is given, GELU its input). Two things break that identity, and both are handled: a gate near 0, which cannot be
-divided by (L is kept instead), and a Y that the model changed in place (L is computed again).
+divided by (L is kept instead), and a Y that the model changed in place (L is computed again; autograd's own check does
+not see every case, so the version of Y is compared here). Inside an activation checkpoint, where nothing can be read
+twice and what is kept lives briefly, L is kept.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
+from peftx_kernels.context import autocast_off, is_checkpointing, is_tracing
 from peftx_kernels.ops.dora_linear.norm import dora_norm, row_sq
 from peftx_kernels.ops.lora_linear.op import lora_linear, recompute_product
-from peftx_kernels.precision import autocast_off, is_tracing
 
 __all__ = ["dora_linear"]
 
@@ -57,7 +59,10 @@ def dora_linear(
         x, weight, bias, a, b, scale, dropout=dropout, training=training, source=None if tracing else source
     )
     if not tracing:
-        return _RowScale.apply(inner, magnitude, norm, bias)
+        y = _RowScale.apply(inner, magnitude, norm, bias)
+        if y.grad_fn is not None:
+            y.grad_fn.version = y._version
+        return y
     gate = magnitude.to(norm.dtype) / norm.clamp(min=_EPS)
     y = gate * inner
     if bias is not None:
@@ -74,7 +79,7 @@ class _RowScale(torch.autograd.Function):
         with autocast_off(inner):
             gate, norm = _gate(magnitude, norm)
             smallest = _SMALLEST_GATE.get(inner.dtype, _SMALLEST_GATE_HALF)
-            ctx.kept_inner = needs_magnitude and bool((gate.abs() < smallest).any())
+            ctx.kept_inner = needs_magnitude and (is_checkpointing() or bool((gate.abs() < smallest).any()))
             y = torch.empty_like(inner) if ctx.kept_inner else inner
             if bias is None:
                 torch.mul(inner, gate, out=y)
@@ -91,20 +96,14 @@ class _RowScale(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs_inner, needs_magnitude, _, needs_bias = ctx.needs_input_grad
-        try:
-            value, gate, norm, bias = ctx.saved_tensors
-            from_output = not ctx.kept_inner
-        except RuntimeError:  # the model changed y in place, which a plain linear map allows
-            value, gate, norm = _recompute(ctx)
-            bias, from_output = None, False
+        value, gate, norm, bias, from_output = _kept(ctx)
         d_inner = d_magnitude = d_bias = None
         with autocast_off(grad):
             d_y = grad.reshape(-1, grad.shape[-1])
-            column_sum = None if bias is None else d_y.sum(0, dtype=gate.dtype)
             if needs_magnitude:
                 d_gate, d_inner = _column_dot(d_y, value.reshape(d_y.shape), gate.dtype)
-                if column_sum is not None:
-                    d_gate -= bias * column_sum
+                if bias is not None:
+                    d_gate -= bias * d_y.sum(0, dtype=gate.dtype)
                 if from_output:
                     d_gate /= gate
                 d_magnitude = (d_gate / norm).to(ctx.magnitude.dtype)
@@ -133,17 +132,32 @@ def _column_dot(d_y: Tensor, value: Tensor, high: torch.dtype) -> tuple[Tensor, 
     return total, None
 
 
-def _recompute(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the unscaled product, gate and norm from what the node of ``lora_linear`` kept; the slow way out.
+def _kept(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None, bool]:
+    """Return (value, gate, norm, bias, whether value is y and not the unscaled product)."""
+    try:
+        value, gate, norm, bias = ctx.saved_tensors
+    except (
+        RuntimeError
+    ):  # y was changed in place, which a plain linear map allows; or freed: then this raises again
+        return _recomputed(ctx)
+    # Under saved-tensor hooks autograd does not compare versions, and `value` may be y as it is now.
+    if value is not None and not ctx.kept_inner and value._version > ctx.version:
+        return _recomputed(ctx)
+    return value, gate, norm, bias, not ctx.kept_inner
+
+
+def _recomputed(ctx: Any) -> tuple[Tensor, Tensor, Tensor, None, bool]:
+    """Compute the unscaled product, gate and norm again from what the node of ``lora_linear`` kept: the slow way out.
 
     Raises:
-        RuntimeError: autograd's own, where nothing was kept to compute it from.
+        RuntimeError: autograd's own, or where nothing was kept to compute it from.
     """
     node = ctx.node
     if node is None or not node.reads_x or ctx.magnitude._version != ctx.magnitude_version:
-        _ = ctx.saved_tensors  # says which tensor was modified, and how to find where
+        raise RuntimeError(
+            "the output of dora_linear was changed in place and cannot be computed again for the gradient of its "
+            "magnitude; change a copy of it instead (for example relu in place of relu_)"
+        )
     _, _, weight, a, b = node.saved_tensors
-    scale = node.plan.scale
-    return recompute_product(node), *_gate(
-        ctx.magnitude.detach(), dora_norm(row_sq(weight), weight, a, b, scale)
-    )
+    norm = dora_norm(row_sq(weight), weight, a, b, node.plan.scale)
+    return recompute_product(node), *_gate(ctx.magnitude.detach(), norm), None, False

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from peftx_kernels.activation import ActivationSource
+from peftx_kernels.context import autocast_off, compute_dtype, wide
 from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
-from peftx_kernels.precision import autocast_off, compute_dtype, wide
 
 __all__ = ["dora_linear"]
 

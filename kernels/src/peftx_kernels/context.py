@@ -1,4 +1,4 @@
-"""Autocast and tracing: the two things every op asks before it computes.
+"""What every op asks before it computes: autocast, tracing, checkpointing.
 
 Ops cast their own inputs (custom functions do not follow autocast's lists) and then compute with autocast off, so that
 norms and gates stay in fp32 and a backward pass run inside an autocast region computes what the forward pass did.
@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "compute_dtype", "is_tracing", "wide"]
+__all__ = ["autocast_off", "compute_dtype", "is_checkpointing", "is_tracing", "wide"]
 
 _AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "xpu", "mps", "hpu"})
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype ``F.linear(x, ...)`` computes in: autocast's where it is on (float64 is left alone), else x's."""
+    """Return the dtype ``F.linear(x, ...)`` computes in: autocast's where it is on (never for float64), else x's."""
     device = x.device.type
     if device in _AUTOCAST_DEVICES and x.dtype is not torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -35,6 +35,12 @@ def autocast_off(x: Tensor) -> AbstractContextManager[object]:
 def is_tracing() -> bool:
     """Return True under torch.compile, torch.export and torch.func: there the plain functional form runs."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def is_checkpointing() -> bool:
+    """Return True inside a (non-reentrant) activation checkpoint: what is kept there can be read once only."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
