@@ -136,6 +136,16 @@ def test_a_model_may_declare_its_head():
     assert head_of(model) == ()
 
 
+def test_the_head_of_an_inner_model_is_not_the_head_of_the_outer_one():
+    inner = Mine(encoder())
+    inner.peftx_head = "head"
+    outer = Mine(inner)
+    assert head_of(outer) == ("trunk.head",)
+    outer.peftx_head = "head"
+    assert head_of(outer) == ("head",)
+    assert roles_of(outer)["trunk.head"].role == "other"
+
+
 def test_a_plain_model_has_no_head():
     assert head_of(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))) == ()
     assert head_of(nn.Linear(4, 4)) == ()
