@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader went away (`peftx list | head`): point stdout elsewhere so that the exit does not
         # complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

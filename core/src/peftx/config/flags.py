@@ -8,6 +8,7 @@ once the names among the flags are.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from peftx.config.options import Option, coerce
 from peftx.errors import ConfigError
 
 __all__ = ["Flag", "Flags", "parse", "place", "set_path"]
+
+
+_NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def parse(arguments: Sequence[str], switches: Collection[str] = ()) -> Flags:
         spelled, sign, value = token.partition("=")
         name = spelled[2:] if spelled.startswith("--") else ""
         key = name.replace("-", "_")
-        if not name or not all(key.split(".")):
+        if not _NAME.fullmatch(name):
             raise ConfigError(f"{token} is not a flag: flags read --name VALUE")
         if sign:
             found.flags.append(Flag(key, value, spelled))

@@ -126,14 +126,14 @@ class Registry:
         return self._resolve("suite", self.suites, name.replace("/", "."), domain)
 
     def refuse_unloaded(self, name: str) -> None:
-        """Raise PluginError when `name` (full, or a bare domain) belongs to a plugin that did not load, or to
-        a known pack that is not installed; return otherwise."""
-        domain = name.partition(".")[0]
-        failed = [info for info in self.plugins if info.domain == domain and info.status != "ok"]
-        if failed and domain not in self.domains:
-            raise PluginError(f"{name}: {_failure(failed)}")
+        """Raise PluginError when `name` (full, a domain, or a bare name a first-party pack is known to bring)
+        belongs to a plugin that did not load, or to a known pack that is not installed; return otherwise."""
         pack = pack_of(name)
-        if pack is not None and pack.domain not in {info.domain for info in self.plugins}:
+        domain = pack.domain if pack else name.partition(".")[0]
+        own = [info for info in self.plugins if info.domain == domain]
+        if own and domain not in self.domains:
+            raise PluginError(f"{name}: {_failure(own)}")
+        if pack is not None and not own:
             raise PluginError(
                 f"{name} belongs to the pack {pack.domain}, which is not installed: {pack.how_to_get()}"
             )
