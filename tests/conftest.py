@@ -115,7 +115,9 @@ class Environment:
         return self.run(*command, cwd=cwd)
 
     def install(self, *arguments: object, cwd: Path = ROOT) -> None:
-        outcome = self.pip("install", "--no-index", "--no-build-isolation", *arguments, cwd=cwd)
+        outcome = self.pip(
+            "install", "--no-index", "--no-build-isolation", "--no-compile", *arguments, cwd=cwd
+        )
         assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
