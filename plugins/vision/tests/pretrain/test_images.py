@@ -1,13 +1,17 @@
 """The image generators: repeatable by seed, of the right shape and range, with labels that fit."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 from peftx_vision.pretrain.canvas import Placement, pixel_grid, random_placements
 from peftx_vision.pretrain.contours import Contours
 from peftx_vision.pretrain.fractals import Fractals
 from peftx_vision.pretrain.leaves import dead_leaves
 from peftx_vision.pretrain.mix import NO_TEXTURE, OBJECTS, TEXTURES, Mix
+from peftx_vision.pretrain.sheet import main as sheet
 from peftx_vision.pretrain.strokes import Strokes
 from peftx_vision.pretrain.textures import Textures
 
@@ -71,3 +75,9 @@ def test_undo_is_the_inverse_of_place() -> None:
     placement: Placement = random_placements(3, seeded(0))
     grid = pixel_grid(4)
     assert torch.allclose(placement.place(placement.undo(grid)), grid.expand(3, -1, -1), atol=1e-5)
+
+
+def test_the_contact_sheet_is_a_picture(tmp_path: Path) -> None:
+    assert sheet(["--out", str(tmp_path / "sheet.png")]) == 0
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.size == (14 * 34 * 2, 6 * 34 * 2)
