@@ -36,7 +36,7 @@ def test_version(peftx):
     ("arguments", "message"),
     [
         (["lits"], "error: no command is called 'lits'. Did you mean list?\n"),
-        (["zzzz"], "error: no command is called 'zzzz'. See `peftx --help`.\n"),
+        (["zzzz"], "error: no command is called 'zzzz'. See `peftx --help`\n"),
         (["--nope"], "error: No such option '--nope'"),
         (["list", "--jso"], "error: No such option '--jso'"),
         (["list", "a", "b"], "error: Got unexpected extra argument (b); see `peftx list --help`\n"),

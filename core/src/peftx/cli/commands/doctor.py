@@ -131,7 +131,7 @@ def environment() -> Iterator[Finding]:
         if name in VARIABLES:
             yield Finding(name, "ok", os.environ[name])
         else:
-            yield Finding(name, "warn", f"unknown variable.{near_matches(name, VARIABLES)}")
+            yield Finding(name, "warn", f"unknown variable.{near_matches(name, VARIABLES, most=1)}")
 
 
 def _unwritable(folder: Path) -> str:

@@ -17,20 +17,23 @@ EXAMPLES = (
 )
 
 
-class _Explain(click.Command):
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete the method."""
-        state = ctx.find_object(State) or State()
-        return [CompletionItem(name) for name in state.registry().methods if name.startswith(incomplete)]
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    state = ctx.find_object(State) or State()
+    return [CompletionItem(name) for name in state.registry().methods if name.startswith(incomplete)]
 
 
 @click.command(
     "explain",
-    cls=_Explain,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES),
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="METHOD [--model NAME] [OPTIONS]")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="METHOD [--model NAME] [OPTIONS]",
+    shell_complete=_complete,
+)
 @click.pass_obj
 def command(state: State, arguments: tuple[str, ...]) -> None:
     """Show what METHOD would change in a model: sites, counts, closed formula, memory estimate.

@@ -40,14 +40,15 @@ class _Run(click.Command):
         write_help(formatter, _registry(ctx), [])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete flags, names after ``--method`` and its like, and targets."""
-        registry = _registry(ctx)
-        before = list(ctx.params.get("arguments") or ())
-        if incomplete.startswith("-"):
-            from peftx.cli.helping import flag_names
+        """Complete flags; click sends everything else to the argument."""
+        from peftx.cli.helping import flag_names
 
-            return _items(flag_names(registry, before), incomplete)
-        return _items(_names(registry, before), incomplete)
+        return _items(flag_names(_registry(ctx), list(ctx.params.get("arguments") or ())), incomplete)
+
+
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names after ``--method`` and its like, and targets."""
+    return _items(_names(_registry(ctx), list(ctx.params.get("arguments") or ())), incomplete)
 
 
 @click.command(
@@ -56,7 +57,9 @@ class _Run(click.Command):
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="TARGET [OPTIONS]")
+@click.argument(
+    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="TARGET [OPTIONS]", shell_complete=_complete
+)
 @click.pass_obj
 def command(state: State, arguments: tuple[str, ...]) -> None:
     """Train a method on a task, score it beside its baselines, and keep a record.
