@@ -57,7 +57,7 @@ class TrainConfig(BaseModel):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     clip: float | None = Field(None, gt=0, description="largest gradient norm (default: no clipping)")
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
-    workers: int = Field(0, ge=0, description="processes that load data (0: the main one)")
+    workers: int = Field(0, ge=0, description="threads that prepare data (0: as many as the task sees fit)")
 
 
 class RunConfig(BaseModel):
