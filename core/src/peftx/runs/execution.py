@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +17,14 @@ from peftx.plugins.descriptors import MethodSpec
 from peftx.plugins.registry import Entry, Registry
 from peftx.runs import folder as files
 from peftx.runs.planning import Plan, preflight, settle
-from peftx.runs.result import RunResult
+from peftx.runs.result import Run, RunResult
 from peftx.training.progress import Progress
 
 if TYPE_CHECKING:
     from peftx.tasks.contract import Task
     from peftx.training.backend import Backend
 
-__all__ = ["Run", "execute"]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What listeners to run events see."""
-
-    config: RunConfig
-    folder: Path
+__all__ = ["execute"]
 
 
 def execute(

@@ -22,6 +22,7 @@ from peftx.plugins.registry import Registry
 from peftx.runs import folder as files
 from peftx.runs import record as records
 from peftx.runs.planning import Plan, preflight
+from peftx.runs.result import Run
 from peftx.runs.session import load_data, make_task
 from peftx.tasks.contract import Task
 from peftx.tasks.scoring import evaluate as score
@@ -97,13 +98,14 @@ def evaluate(
     recorded = record["rows"][0]["metrics"]
     task.prepare(list(recorded))
     measured = {}
+    run = Run(plan.config, folder)
     with _threads(record):
         backend, model = _model(plan, task, folder)
         for split in recorded:
             measured[split] = score(
                 task, model, split, record["eval_batch_size"], backend=backend, progress=progress
             )
-            plan.registry.events.fire("peftx_evaluated", run=None, split=split, metrics=measured[split])
+            plan.registry.events.fire("peftx_evaluated", run=run, split=split, metrics=measured[split])
     return Reproduction(folder, recorded, measured, _changed(plan, record, backend))
 
 

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftx.config.run import RunConfig
 from peftx.report.table import Column, Table, byte_size, count, percent, seconds
 
-__all__ = ["RunResult", "result_table"]
+__all__ = ["Run", "RunResult", "result_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What listeners to run events are told about the run."""
+
+    config: RunConfig
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
