@@ -114,3 +114,28 @@ def test_unknown_variables_and_unwritable_folders_are_found(peftx, probed, monke
     status, found = report(peftx)
     assert found["PEFTX_OFLINE"] == ("warn", "unknown variable. Did you mean PEFTX_OFFLINE?")
     assert status == 1 and found["data cache"][0] == "broken" and "is a file" in found["data cache"][1]
+
+
+def test_every_plugin_that_imports_torch_is_found_though_the_first_hides_the_others(monkeypatch):
+    from types import SimpleNamespace
+
+    from peftx.plugins.loader import PluginInfo
+
+    infos = [
+        PluginInfo("core", "peftx", "1"),
+        PluginInfo("first", "a-first", "1", imports_torch=True, module="first_plugin"),
+        PluginInfo("second", "a-second", "1", module="second_plugin"),
+        PluginInfo("third", "a-third", "1", module="third_plugin"),
+    ]
+    answers = {"first_plugin": True, "second_plugin": True, "third_plugin": False}
+    monkeypatch.setattr(
+        "peftx.cli.probing.probe_all",
+        lambda names, **_: {name: Probe(name, ok=True, torch=answers[name]) for name in names},
+    )
+    found = {finding.what: finding.status for finding in doctor.plugins(SimpleNamespace(plugins=infos))}
+    assert found == {
+        "plugin core": "ok",
+        "plugin first": "warn",
+        "plugin second": "warn",
+        "plugin third": "ok",
+    }

@@ -103,10 +103,7 @@ def test_info_of_every_kind_as_json(peftx):
 
 def test_info_of_something_unknown(peftx):
     status, _, err = peftx("info", "toy.skale")
-    assert (
-        status == 2
-        and err == "error: nothing is called 'toy.skale'. Did you mean toy.scale? See `peftx list`.\n"
-    )
+    assert status == 2 and err.startswith("error: nothing is called 'toy.skale'. Did you mean toy.scale")
     assert "pip install peftx-vision" in peftx("info", "vision.snella")[2]
 
 

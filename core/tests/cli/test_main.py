@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import click
 import pytest
@@ -138,3 +142,26 @@ def test_completions(toy, line, expected, absent):
         for item in ShellComplete(app.cli, {}, "peftx", "_PEFTX_COMPLETE").get_completions(words, incomplete)
     }
     assert expected <= found and not absent & found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_control_c_ends_with_130_and_one_line(toy):
+    (toy / "toy_things.py").write_text(
+        "import sys, time\nimport click\n\n@click.command()\ndef hello():\n"
+        "    print('started', flush=True)\n    time.sleep(60)\n"
+    )
+    program = (
+        "import sys; from peftx.plugins import api; api.ENTRY_POINT_GROUP = 'peftx.plugins.of_this_test';"
+        "from peftx.cli import main; sys.exit(main(['toy.hello']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(toy), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.strip()) == (130, "interrupted")

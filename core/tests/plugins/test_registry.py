@@ -154,6 +154,30 @@ def test_events_reach_listeners_and_survive_a_failing_one(site):
         registry.events.fire("peftx_nothing")
 
 
+KERNEL = """
+from peftx.plugins import KernelSpec
+
+@hookimpl
+def peftx_kernels():
+    yield KernelSpec("{op}", "mine.fast", "mine.fast:linear")
+"""
+
+
+def test_kernels_of_a_plugin_reach_the_kernels_table(site, monkeypatch):
+    from peftx_kernels import table
+
+    monkeypatch.setitem(table._table, "lora_linear", dict(table._table["lora_linear"]))
+    registry = site.add("mine", KERNEL.format(op="lora_linear")).registry()
+    assert [(entry.spec.op, entry.name) for entry in registry.kernels] == [("lora_linear", "mine.fast")]
+    assert "mine.fast" in table.tiers()["lora_linear"].available
+    assert table.tiers()["lora_linear"].name != "mine.fast", "auto keeps the built-in choice"
+
+
+def test_a_kernel_for_an_op_that_does_not_exist_breaks_its_plugin(site):
+    info = site.add("mine", KERNEL.format(op="lora_liner")).info("mine")
+    assert info.status == "broken" and "kernel mine.fast: no kernel op is called 'lora_liner'" in info.cause
+
+
 def test_the_registry_is_cached_per_choice(monkeypatch):
     forget()
     monkeypatch.setenv("PEFTX_PLUGINS", "")

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Literal
 
 from peftx.plugins import api, builtin
+from peftx.plugins.descriptors import KernelSpec
 from peftx.plugins.targets import one_line
 from peftx.plugins.validation import DOMAIN, Contribution, InvalidPluginError, collect
 
@@ -133,6 +134,7 @@ def _load(card: PluginInfo, point: importlib.metadata.EntryPoint) -> Loaded:
             card = _check_module(card, module)
             if card.status == "ok":
                 contribution = collect(module, card.domain)
+                _forward_kernels(contribution)
     except InvalidPluginError as error:
         card = replace(card, status="broken", cause=str(error))
     except (Exception, SystemExit) as error:
@@ -141,6 +143,21 @@ def _load(card: PluginInfo, point: importlib.metadata.EntryPoint) -> Loaded:
         card, seconds=time.perf_counter() - start, imports_torch=not had_torch and "torch" in sys.modules
     )
     return Loaded(card, module if contribution else None, contribution)
+
+
+def _forward_kernels(contribution: Contribution) -> None:
+    """Enter a plugin's kernels in the kernels' own table, which keeps their targets as strings. Most plugins
+    have none, and then the kernels are not even imported."""
+    specs = contribution.of(KernelSpec)
+    if not specs:
+        return
+    from peftx_kernels.table import KernelError, register
+
+    for spec in specs:
+        try:
+            register(spec.op, spec.name, spec.target)
+        except KernelError as error:
+            raise InvalidPluginError(f"kernel {spec.name}: {error}") from error
 
 
 def _check_module(card: PluginInfo, module: object) -> PluginInfo:

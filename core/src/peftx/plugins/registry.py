@@ -60,14 +60,14 @@ class Registry:
 
     def __init__(self, loaded: list[Loaded]) -> None:
         self.plugins: list[PluginInfo] = [one.info for one in loaded]
-        self.methods: Mapping[str, Entry[MethodSpec]] = _table(loaded, "peftx_methods")
-        self.tasks: Mapping[str, Entry[TaskSpec]] = _table(loaded, "peftx_tasks")
-        self.datasets: Mapping[str, Entry[DatasetSpec]] = _table(loaded, "peftx_datasets")
-        self.models: Mapping[str, Entry[ModelSpec]] = _table(loaded, "peftx_models")
-        self.suites: Mapping[str, Entry[SuiteSpec]] = _table(loaded, "peftx_suites")
-        self.commands: Mapping[str, Entry[CommandSpec]] = _table(loaded, "peftx_commands")
+        self.methods: Mapping[str, Entry[MethodSpec]] = _table(loaded, MethodSpec)
+        self.tasks: Mapping[str, Entry[TaskSpec]] = _table(loaded, TaskSpec)
+        self.datasets: Mapping[str, Entry[DatasetSpec]] = _table(loaded, DatasetSpec)
+        self.models: Mapping[str, Entry[ModelSpec]] = _table(loaded, ModelSpec)
+        self.suites: Mapping[str, Entry[SuiteSpec]] = _table(loaded, SuiteSpec)
+        self.commands: Mapping[str, Entry[CommandSpec]] = _table(loaded, CommandSpec)
         # Not a table by name: several plugins may implement one op, and a plugin may implement several ops.
-        self.kernels: list[Entry[KernelSpec]] = _entries(loaded, "peftx_kernels")
+        self.kernels: list[Entry[KernelSpec]] = _entries(loaded, KernelSpec)
         manager = new_manager()
         for one in loaded:
             if one.module is not None and not manager.is_registered(one.module):
@@ -169,14 +169,12 @@ class Registry:
         return f" (Not loaded: {', '.join(dict.fromkeys(failed))}; see `peftx plugins`.)"
 
 
-def _table(loaded: list[Loaded], hook: str) -> dict[str, Entry[Any]]:
-    return {entry.name: entry for entry in _entries(loaded, hook)}
+def _table(loaded: list[Loaded], kind: type[S]) -> dict[str, Entry[S]]:
+    return {entry.name: entry for entry in _entries(loaded, kind)}
 
 
-def _entries(loaded: list[Loaded], hook: str) -> list[Entry[Any]]:
-    return [
-        Entry(spec, one.info) for one in loaded if one.contribution for spec in one.contribution.specs[hook]
-    ]
+def _entries(loaded: list[Loaded], kind: type[S]) -> list[Entry[S]]:
+    return [Entry(spec, one.info) for one in loaded if one.contribution for spec in one.contribution.of(kind)]
 
 
 def _failure(failed: list[PluginInfo]) -> str:

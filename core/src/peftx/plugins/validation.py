@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -28,6 +28,8 @@ from peftx.plugins.descriptors import (
 )
 from peftx.plugins.targets import is_target, one_line
 
+S = TypeVar("S", bound=Spec)
+
 DOMAIN = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _PART = re.compile(r"[a-z0-9][a-z0-9_]*", re.ASCII)
 _HOOKS = (*hookspecs.DECLARATIONS, *hookspecs.EVENTS)
@@ -44,6 +46,10 @@ class Contribution:
     specs: dict[str, list[Spec]] = field(
         default_factory=lambda: {hook: [] for hook in hookspecs.DECLARATIONS}
     )
+
+    def of(self, kind: type[S]) -> list[S]:
+        """The descriptors of one type."""
+        return [spec for specs in self.specs.values() for spec in specs if isinstance(spec, kind)]
 
 
 def new_manager() -> pluggy.PluginManager:
