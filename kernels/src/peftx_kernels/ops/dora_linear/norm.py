@@ -18,6 +18,7 @@ _CANCELLED = 2.1e-4
 """Rows below this share of ||W||^2 are formed densely. The published guard is n^2 < 1e-4 (base + gram). As n is at
 least |sqrt(base) - sqrt(gram)|, that guard needs gram < 1.03 base and so implies n^2 < 2.1e-4 base, which needs no
 gram of its own."""
+_EPS = 1e-12  # the norm of an all-zero row: what is divided by it is then huge but finite
 _BLOCK = 1 << 22  # entries of W that are widened at once: 16 MiB
 
 
@@ -33,7 +34,7 @@ def dora_norm(
     b: Tensor,  # (out, R)
     scale: float,
 ) -> Tensor:  # (out,)
-    """Return ||W + scale B A|| per row, in fp32 (float64 for float64 weights), outside of autograd.
+    """Return ||W + scale B A|| per row, in fp32 (float64 for float64 weights), at least 1e-12, outside of autograd.
 
     Relative error about 1e-6 in fp32, also in rows that the correction all but cancels; NaN in gives NaN out.
     """
@@ -50,12 +51,12 @@ def _dora_norm(weight_sq: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: f
         # (R, out), thin side first as in lora_linear: narrow results are slow on a CPU
         terms = _widened_product(a, weight).addmm_(a @ a.t(), b.t(), beta=2 * scale, alpha=scale * scale)
         squares = terms.mul_(b.t()).sum(0).add_(weight_sq)
-        cancelled = squares < _CANCELLED * weight_sq
-        if cancelled.any():
-            rows = cancelled.nonzero().squeeze(1)
+        # Written so that NaN, which a zero row of W gives here, takes the careful way.
+        if not bool((squares / weight_sq).min() >= _CANCELLED):
+            rows = (squares < _CANCELLED * weight_sq).nonzero().squeeze(1)
             dense = torch.addmm(weight[rows].to(high), b[rows], a, alpha=scale)
             squares[rows] = row_sq(dense)
-        return squares.clamp_(min=0).sqrt_()
+        return squares.clamp_(min=_EPS * _EPS).sqrt_()
 
 
 def _widened_product(a: Tensor, weight: Tensor) -> Tensor:  # (R, out)

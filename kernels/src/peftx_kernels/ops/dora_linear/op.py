@@ -3,7 +3,7 @@
 With L = x W^T + s x A^T B^T + bias (``lora_linear``) and c = (1 - g) bias:
 
 Forward     Y = g L + c, in place of L                      (g = 1 gives c = 0 and exactly L)
-Backward    dL = g dY;  dg = sum_t dY (L - bias) = (sum_t dY Y - bias sum_t dY) / g;  dm = dg / norm
+Backward    dL = g dY;  dm = sum_t dY (L - bias) / norm = (sum_t dY Y - bias sum_t dY) / m      (g norm = m)
 
 So the backward pass needs no L: Y will do, and Y is kept by the next layer in most models (attention keeps the q, k, v
 it is given, GELU its input). Two things break that identity, and both are handled: a gate near 0, which cannot be
@@ -30,7 +30,6 @@ __all__ = ["dora_linear"]
 # Dividing by a gate g scales the rounding of y by 1 / g: below these, the unscaled product is kept instead.
 _SMALLEST_GATE = {torch.float64: 1e-3, torch.float32: 1e-2}
 _SMALLEST_GATE_HALF = 0.25
-_EPS = 1e-12  # an all-zero row has norm 0; its gate is then huge but finite
 _BLOCK = 1 << 22  # entries that are widened at once in a sum over half-precision maps: 16 MiB
 
 
@@ -63,7 +62,7 @@ def dora_linear(
         if y.grad_fn is not None:
             y.grad_fn.version = y._version
         return y
-    gate = magnitude.to(norm.dtype) / norm.clamp(min=_EPS)
+    gate = magnitude.to(norm.dtype) / norm
     y = gate * inner
     if bias is not None:
         y = y + (1 - gate) * bias
@@ -77,17 +76,18 @@ class _RowScale(torch.autograd.Function):
     def forward(ctx: Any, inner: Tensor, magnitude: Tensor, norm: Tensor, bias: Tensor | None) -> Tensor:
         needs_magnitude = ctx.needs_input_grad[1]
         with autocast_off(inner):
-            gate, norm = _gate(magnitude, norm)
-            smallest = _SMALLEST_GATE.get(inner.dtype, _SMALLEST_GATE_HALF)
-            ctx.kept_inner = needs_magnitude and (is_checkpointing() or bool((gate.abs() < smallest).any()))
+            gate = magnitude.to(norm.dtype) / norm
+            ctx.kept_inner = needs_magnitude and (is_checkpointing() or not _divisible(gate, inner.dtype))
             y = torch.empty_like(inner) if ctx.kept_inner else inner
             if bias is None:
                 torch.mul(inner, gate, out=y)
             else:
-                torch.addcmul((1 - gate) * bias, inner, gate, out=y)
-        if not ctx.kept_inner:
+                torch.addcmul(torch.addcmul(bias, bias, gate, value=-1), inner, gate, out=y)
+        if ctx.kept_inner:
+            ctx.save_for_backward(inner, gate, norm, bias)
+        else:
             ctx.mark_dirty(inner)
-        ctx.save_for_backward((inner if ctx.kept_inner else y) if needs_magnitude else None, gate, norm, bias)
+            ctx.save_for_backward(y if needs_magnitude else None, gate, magnitude, bias)
         ctx.node = inner.grad_fn
         ctx.magnitude, ctx.magnitude_version = magnitude, magnitude._version
         return y
@@ -96,17 +96,15 @@ class _RowScale(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs_inner, needs_magnitude, _, needs_bias = ctx.needs_input_grad
-        value, gate, norm, bias, from_output = _kept(ctx)
+        value, gate, divisor, bias = _kept(ctx)
         d_inner = d_magnitude = d_bias = None
         with autocast_off(grad):
             d_y = grad.reshape(-1, grad.shape[-1])
             if needs_magnitude:
-                d_gate, d_inner = _column_dot(d_y, value.reshape(d_y.shape), gate.dtype)
+                dot, d_inner = _column_dot(d_y, value.reshape(d_y.shape), gate.dtype)
                 if bias is not None:
-                    d_gate -= bias * d_y.sum(0, dtype=gate.dtype)
-                if from_output:
-                    d_gate /= gate
-                d_magnitude = (d_gate / norm).to(ctx.magnitude.dtype)
+                    dot = torch.addcmul(dot, bias, d_y.sum(0, dtype=gate.dtype), value=-1)
+                d_magnitude = (dot / divisor).to(ctx.magnitude.dtype)
             if needs_inner:
                 d_inner = torch.empty_like(d_y) if d_inner is None else d_inner
                 d_inner = torch.mul(d_y, gate, out=d_inner).view(grad.shape)
@@ -115,9 +113,9 @@ class _RowScale(torch.autograd.Function):
         return d_inner, d_magnitude, None, d_bias
 
 
-def _gate(magnitude: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
-    norm = norm.clamp(min=_EPS)
-    return magnitude.to(norm.dtype) / norm, norm
+def _divisible(gate: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether every gate can be divided by; trained ones lie near 1, so negative ones are not told apart."""
+    return bool(gate.min() >= _SMALLEST_GATE.get(dtype, _SMALLEST_GATE_HALF))
 
 
 def _column_dot(d_y: Tensor, value: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -132,10 +130,13 @@ def _column_dot(d_y: Tensor, value: Tensor, high: torch.dtype) -> tuple[Tensor, 
     return total, None
 
 
-def _kept(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None, bool]:
-    """Return (value, gate, norm, bias, whether value is y and not the unscaled product)."""
+def _kept(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return (value, gate, divisor, bias) with dm = (sum_t dY value - bias sum_t dY) / divisor.
+
+    value is L and the divisor the norm, or value is Y and the divisor g norm = m.
+    """
     try:
-        value, gate, norm, bias = ctx.saved_tensors
+        value, gate, divisor, bias = ctx.saved_tensors
     except (
         RuntimeError
     ):  # y was changed in place, which a plain linear map allows; or freed: then this raises again
@@ -143,11 +144,11 @@ def _kept(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None, bool]:
     # Under saved-tensor hooks autograd does not compare versions, and `value` may be y as it is now.
     if value is not None and not ctx.kept_inner and value._version > ctx.version:
         return _recomputed(ctx)
-    return value, gate, norm, bias, not ctx.kept_inner
+    return value, gate, divisor, bias
 
 
-def _recomputed(ctx: Any) -> tuple[Tensor, Tensor, Tensor, None, bool]:
-    """Compute the unscaled product, gate and norm again from what the node of ``lora_linear`` kept: the slow way out.
+def _recomputed(ctx: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    """Compute L without its bias, gate and norm again from what the node of ``lora_linear`` kept: the slow way out.
 
     Raises:
         RuntimeError: autograd's own, or where nothing was kept to compute it from.
@@ -160,4 +161,4 @@ def _recomputed(ctx: Any) -> tuple[Tensor, Tensor, Tensor, None, bool]:
         )
     _, _, weight, a, b = node.saved_tensors
     norm = dora_norm(row_sq(weight), weight, a, b, node.plan.scale)
-    return recompute_product(node), *_gate(ctx.magnitude.detach(), norm), None, False
+    return recompute_product(node), ctx.magnitude.detach().to(norm.dtype) / norm, norm, None
