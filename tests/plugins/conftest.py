@@ -72,7 +72,7 @@ class Bench:
         return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bench(make_environment, tmp_path_factory):
     environment = make_environment()
     environment.install("./kernels", "./core", "./plugins/vision")

@@ -183,32 +183,3 @@ def test_the_whitelist_leaves_only_the_named(bench, installed):
         "broken": "blocked",
         "vision": "blocked",
     }
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["--help", "list", "plugins", "data", "info core.lora", "run core.lora --help", "run vision --help"],
-)
-def test_with_the_vision_pack_nothing_heavy_is_imported(bench, command):
-    program = (
-        "import json, sys; from peftx.cli import main; status = main(sys.argv[1:]);"
-        "print(json.dumps([status, sorted(sys.modules)]), file=sys.stderr)"
-    )
-    done = bench.environment.run("python", "-c", program, *command.split())
-    status, modules = json.loads(done.stderr.splitlines()[-1])
-    assert status == 0
-    assert not {"torch", "numpy", "timm", "torchvision", "PIL", "sklearn"}.intersection(modules)
-
-
-def test_the_catalogue_tells_the_truth_about_the_vision_pack(bench):
-    from_catalogue = bench.environment.ok(
-        "python", "-c", "from peftx.plugins import CATALOGUE; print(*CATALOGUE['vision'].names)"
-    ).split()
-    found = bench.json("list", "vision")
-    names = {
-        row["name"].partition(":")[0].partition(".")[2]
-        for kind in ("methods", "tasks", "data", "models")
-        for row in found[kind]
-    }
-    names |= {alias for row in found["data"] for alias in row["aliases"]}
-    assert set(from_catalogue) <= names

@@ -109,10 +109,12 @@ def test_a_broken_plugin_is_broken_and_a_blocked_one_is_not(peftx, probed, toy):
 
 def test_unknown_variables_and_unwritable_folders_are_found(peftx, probed, monkeypatch, tmp_path):
     monkeypatch.setenv("PEFTX_OFLINE", "1")
+    monkeypatch.setenv("PEFTX_DISABLE_PLUGINS", "tyo")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PEFTX_DATA", str(tmp_path / "file" / "cache"))
     status, found = report(peftx)
     assert found["PEFTX_OFLINE"] == ("warn", "unknown variable. Did you mean PEFTX_OFFLINE?")
+    assert found["PEFTX_DISABLE_PLUGINS"] == ("warn", "tyo: no plugin is called tyo")
     assert status == 1 and found["data cache"][0] == "broken" and "is a file" in found["data cache"][1]
 
 

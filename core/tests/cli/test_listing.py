@@ -105,6 +105,7 @@ def test_info_of_something_unknown(peftx):
     status, _, err = peftx("info", "toy.skale")
     assert status == 2 and err.startswith("error: nothing is called 'toy.skale'. Did you mean toy.scale")
     assert "pip install peftx-vision" in peftx("info", "vision.snella")[2]
+    assert peftx("info", "toy") == (2, "", "error: toy is a domain: `peftx list toy` shows what it has\n")
 
 
 def test_data_says_what_is_here_and_what_was_verified(peftx, tmp_path):

@@ -194,3 +194,12 @@ def test_what_a_plugin_prints_while_imported_goes_to_stderr(site, capsys):
     site.add("mine", "print('hello')").loaded()
     captured = capsys.readouterr()
     assert captured.out == "" and "hello" in captured.err
+
+
+@pytest.mark.parametrize("metadata", [None, ""])
+def test_a_half_removed_distribution_takes_nothing_down(site, method, metadata):
+    site.add("mine", method("mine")).add("other", method("other"))
+    file = site.folder / "peftx_mine-1.0.dist-info" / "METADATA"
+    file.unlink() if metadata is None else file.write_text(metadata)
+    infos = {one.info.domain: one.info for one in site.loaded()}
+    assert infos["mine"].label == "? ?" and infos["other"].status == "ok"

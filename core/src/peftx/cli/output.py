@@ -32,7 +32,7 @@ def print_table(what: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for column in what.columns:
         drawn.add_column(column.title, justify="left" if column.left else "right", overflow="fold")
     for row in what.rows:

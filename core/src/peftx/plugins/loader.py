@@ -200,9 +200,12 @@ def _core_version() -> str:
 
 
 def _card(point: importlib.metadata.EntryPoint) -> PluginInfo:
-    distribution = point.dist
-    name = distribution.name if distribution else "?"
-    return PluginInfo(point.name, name, distribution.version if distribution else "?", module=point.value)
+    name = version = "?"
+    # A half-removed distribution has entry points and no metadata; it must not take the tool down.
+    with contextlib.suppress(Exception):
+        if point.dist is not None:
+            name, version = point.dist.name or "?", point.dist.version or "?"
+    return PluginInfo(point.name, name, version, module=point.value)
 
 
 def _order(card: PluginInfo) -> tuple[str, str]:

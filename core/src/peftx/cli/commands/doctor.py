@@ -18,16 +18,17 @@ from peftx import __version__
 from peftx.cli.app import State
 from peftx.cli.output import print_json, print_table, table
 from peftx.errors import near_matches
+from peftx.plugins.api import ENV_DISABLE, ENV_ONLY
 from peftx.plugins.registry import Registry
 
 LIBRARIES = ("torch", "peftx_kernels", "accelerate", "torchvision", "torchaudio", "transformers")
 REQUIRED = ("torch", "peftx_kernels", "accelerate")
 VARIABLES = (
     "PEFTX_DATA",
-    "PEFTX_DISABLE_PLUGINS",
+    ENV_DISABLE,
     "PEFTX_KERNELS",
     "PEFTX_OFFLINE",
-    "PEFTX_PLUGINS",
+    ENV_ONLY,
     "PEFTX_SHARED_DATA",
 )
 _LOW_DISK = 2 * 1024**3
@@ -59,7 +60,7 @@ def command(state: State, as_json: bool) -> None:
         *libraries(),
         *plugins(registry),
         *folders(),
-        *environment(),
+        *environment(registry),
     ]
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -125,13 +126,23 @@ def folders() -> Iterator[Finding]:
         yield Finding(what, "warn" if free < _LOW_DISK else "ok", text)
 
 
-def environment() -> Iterator[Finding]:
-    """Show the variables that steer peftx, and those that look as if they should."""
+def environment(registry: Registry) -> Iterator[Finding]:
+    """Show the variables that steer peftx, those that look as if they should, and plugins they name in
+    vain."""
+    known = [name for info in registry.plugins for name in (info.domain, info.distribution)]
     for name in sorted(name for name in os.environ if name.startswith("PEFTX_")):
-        if name in VARIABLES:
-            yield Finding(name, "ok", os.environ[name])
-        else:
+        value = os.environ[name]
+        if name not in VARIABLES:
             yield Finding(name, "warn", f"unknown variable.{near_matches(name, VARIABLES, most=1)}")
+            continue
+        strangers = []
+        if name in (ENV_DISABLE, ENV_ONLY):
+            listed = [part.strip() for part in value.split(",") if part.strip()]
+            strangers = [part for part in listed if part not in (*known, "all")]
+        if strangers:
+            yield Finding(name, "warn", f"{value}: no plugin is called {', '.join(strangers)}")
+        else:
+            yield Finding(name, "ok", value)
 
 
 def _unwritable(folder: Path) -> str:

@@ -52,6 +52,8 @@ def find(registry: Registry, name: str) -> list[tuple[str, Entry[Any]]]:
     if found:
         return exact or found
     registry.refuse_unloaded(name)
+    if name in registry.domains:
+        raise UnknownNameError(f"{name} is a domain: `peftx list {name}` shows what it has")
     raise UnknownNameError(f"nothing is called {name!r}.{near_matches(name, known)} See `peftx list`.")
 
 

@@ -11,6 +11,7 @@ from peftx.cli.app import State
 from peftx.cli.output import heading, note, print_json, print_table, table
 from peftx.errors import UnknownNameError, near_matches
 from peftx.plugins.registry import Entry, Registry
+from peftx.report.table import Column, count
 
 
 @click.command("list")
@@ -36,22 +37,23 @@ def command(state: State, domain: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    for title, columns in _COLUMNS.items():
-        if found[title]:
-            heading(title)
-            print_table(table(columns, found[title]))
+    shown = [title for title in _COLUMNS if found[title]]
+    for title in shown:
+        if title != shown[0]:
             print()
+        heading(title)
+        print_table(table(_COLUMNS[title], found[title]))
     _how_to_get(registry, domain)
     failed = [info for info in registry.plugins if info.status not in ("ok", "blocked")]
     for info in failed:
         note(f"not loaded: {info.domain} ({info.label}): {info.cause}")
 
 
-_COLUMNS: Mapping[str, list[str]] = {
+_COLUMNS: Mapping[str, list[str | Column]] = {
     "methods": ["name", "kind", "status", "summary"],
     "tasks": ["name", "data", "model", "summary"],
     "data": ["name", "aliases", "size", "licence", "summary"],
-    "models": ["name", "parameters", "licence", "summary"],
+    "models": ["name", Column("parameters", "parameters", count), "licence", "summary"],
     "suites": ["name", "summary"],
     "packs": ["domain", "distribution", "version", "state", "summary"],
 }
@@ -123,8 +125,10 @@ def packs(registry: Registry) -> list[dict[str, Any]]:
 def _how_to_get(registry: Registry, domain: str | None) -> None:
     if domain is not None:
         return
+    available = [pack for pack in registry.missing_packs() if pack.state == "available"]
+    if available:
+        print()
     if len(registry.plugins) == 1:
         print("no packs are installed; core alone has no task to run")
-    for pack in registry.missing_packs():
-        if pack.state == "available":
-            print(f"to get {pack.domain}: {pack.pip}    (from a clone: {pack.pip_clone})")
+    for pack in available:
+        print(f"to get {pack.domain}: {pack.pip}    (from a clone: {pack.pip_clone})")
