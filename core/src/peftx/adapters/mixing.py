@@ -7,8 +7,10 @@ each part. Modules between adapted ones see the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,18 +38,15 @@ def run_partitioned(module: Any, slot: Slot, selection: Selection, args: Any, kw
             board.current = selection
             return _nested(module, board, args, kwargs)
         groups = [(names, rows) for names, rows in selection.rows if rows.numel()]
-        adapted = set(slot._modules)
-        if not any(adapted.intersection(names) for names, _ in groups):
-            board.current = _plain(())
-            return _nested(module, board, args, kwargs)
-        layout = _attention_layout(module) if isinstance(module, nn.MultiheadAttention) else _layout(slot)
-        bound = layout.bind(args, kwargs, selection.size, slot.key)
-        outputs, orders = [], []
+        if not any(name in slot for names, _ in groups for name in names):
+            # nothing to split here; the modules below still have to
+            return type(module)._peftx_base.forward(module, *args, **kwargs)
+        split = _Split(slot.key, selection.size, _dims(module, slot, args, kwargs, selection.size))
+        outputs = []
         for names, rows in groups:
             board.current = _plain(names)
-            outputs.append(_nested(module, board, *bound(rows)))
-            orders.append(rows)
-        return layout.join(outputs, torch.cat(orders), selection.size)
+            outputs.append(_nested(module, board, *split.part(args, kwargs, rows)))
+        return split.join(outputs, [rows for _, rows in groups])
     finally:
         board.current = before
 
@@ -76,89 +75,161 @@ def _blocks(rows: Tensor, length: int, size: int) -> Tensor:
     return (rows[:, None] * each + torch.arange(each, device=rows.device)).reshape(-1)
 
 
-def _take(value: Tensor, dim: int, rows: Tensor, size: int) -> Tensor:
-    return value.index_select(dim, _blocks(rows.to(value.device), value.shape[dim], size))
+@dataclass(frozen=True)
+class _Dims:
+    """Where samples stand in a module's arguments and results.
+
+    `inputs` maps positions and names of arguments to dimensions, `outputs` positions of results (`other` for the
+    rest). `each` is the number of rows one sample takes in the main input.
+    """
+
+    inputs: dict[int | str, int]
+    other: int
+    each: int
+    outputs: tuple[int, ...] = ()
+    #: the input is the same for all samples: it is handed to every part whole, once per sample
+    shared: bool = False
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where samples stand in a module's arguments and results: dimension by argument and result position.
+class _Split:
+    """Takes a module's call apart by samples and puts the results together."""
 
-    `inputs` maps positions and names of arguments to dimensions; None means "as found": the first tensor tells how
-    many rows a sample takes, and other tensors of that length are split with it.
-    """
+    key: str
+    size: int
+    dims: _Dims
 
-    dim: int
-    inputs: dict[int | str, int] | None = None
-    outputs: tuple[int, ...] = ()
+    def part(self, args: Any, kwargs: Any, rows: Tensor) -> tuple[Any, Any]:
+        """The arguments of the samples `rows`."""
+        taken = [self._take(i, value, rows) for i, value in enumerate(args)]
+        return tuple(taken), {name: self._take(name, value, rows) for name, value in kwargs.items()}
 
-    def bind(self, args: Any, kwargs: Any, size: int, key: str) -> Callable[[Tensor], tuple[Any, Any]]:
-        """A function from sample indices to the arguments of these samples."""
-        named = dict(enumerate(args)) | kwargs
-        dims = self._dims(named, size, key)
-
-        def part(rows: Tensor) -> tuple[Any, Any]:
-            taken = {
-                name: _take(value, dims[name], rows, size) if name in dims else value
-                for name, value in named.items()
-            }
-            return tuple(taken[i] for i in range(len(args))), {name: taken[name] for name in kwargs}
-
-        return part
-
-    def _dims(self, named: dict[Any, Any], size: int, key: str) -> dict[Any, int]:
-        tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
-        if self.inputs is not None:
-            return {
-                name: self.inputs[name]
-                for name, value in tensors.items()
-                if name in self.inputs and not (name in ("attn_mask", 5) and value.dim() < 3)
-            }
-        dims: dict[Any, int] = {}
-        length = 0
-        for name, value in tensors.items():
-            if value.dim() <= self.dim:
-                continue
-            rows = value.shape[self.dim]
-            if not length and (rows == 0 or rows % size):
-                break
-            length = length or rows
-            if rows != length:
-                continue
-            if dims and value.dim() > self.dim + 1 and value.shape[self.dim + 1] == rows:
-                raise AdapterError(
-                    f"{key} was given a square tensor ({name}, {tuple(value.shape)}) whose rows may be samples or "
-                    "positions, so the batch cannot be split among adapters here; run one adapter at a time"
-                )
-            dims[name] = self.dim
-        if not dims:
+    def _take(self, name: int | str, value: Any, rows: Tensor) -> Any:
+        dim = self.dims.inputs.get(name)
+        if dim is None:
+            return value
+        if self.dims.shared:
+            value = value[None] if value.dim() == 1 else value
+            return value.expand(rows.numel(), *value.shape[1:])
+        if value.shape[dim] % self.size:
             raise AdapterError(
-                f"{key} was called with no tensor whose dimension {self.dim} is a multiple of {size}, the number of "
-                "adapter ids given; give one id per sample of the batch"
+                f"{self.key} was given {name} of shape {tuple(value.shape)}, whose dimension {dim} is no multiple of "
+                f"{self.size}, the number of adapter ids; give one id per sample of the batch"
             )
-        return dims
+        return value.index_select(dim, _blocks(rows.to(value.device), value.shape[dim], self.size))
 
-    def join(self, outputs: list[Any], rows: Tensor, size: int) -> Any:
+    def join(self, outputs: list[Any], rows: list[Tensor]) -> Any:
         """Put the parts' results back into batch order, whatever structure the module returns."""
         flat = [tree_flatten(output) for output in outputs]
+        order = torch.cat(rows)
         joined: list[Any] = []
         for position, first in enumerate(flat[0][0]):
-            dim = self.outputs[position] if position < len(self.outputs) else self.dim
-            if not isinstance(first, Tensor) or first.dim() <= dim:
+            if not isinstance(first, Tensor):
                 joined.append(first)
                 continue
-            whole = torch.cat([leaves[position] for leaves, _ in flat], dim)
-            order = torch.argsort(_blocks(rows.to(first.device), whole.shape[dim], size))
-            joined.append(whole.index_select(dim, order))
+            outer = self.dims.outputs
+            dim = outer[position] if position < len(outer) else self.dims.other
+            leaves = [parts[position] for parts, _ in flat]
+            wanted = [part.numel() * self.dims.each for part in rows]
+            if not _fit(leaves, dim, wanted):
+                raise AdapterError(
+                    f"{self.key} returned shapes {[tuple(leaf.shape) for leaf in leaves]} for parts of {wanted} rows "
+                    "of the batch, which cannot be put together again; run one adapter at a time"
+                )
+            back = torch.argsort(_blocks(order.to(first.device), self.size * self.dims.each, self.size))
+            joined.append(torch.cat(leaves, dim).index_select(dim, back))
         return tree_unflatten(joined, flat[0][1])
 
 
-def _layout(slot: Slot) -> _Layout:
-    return _Layout(dim=slot.batch_dim)
+def _fit(leaves: list[Tensor], dim: int, wanted: list[int]) -> bool:
+    shapes = [list(leaf.shape) for leaf in leaves]
+    if any(len(shape) <= dim for shape in shapes) or [shape.pop(dim) for shape in shapes] != wanted:
+        return False
+    return all(shape == shapes[0] for shape in shapes)
 
 
-def _attention_layout(module: nn.MultiheadAttention) -> _Layout:
+def _dims(module: Any, slot: Slot, args: Any, kwargs: Any, size: int) -> _Dims:
+    if isinstance(module, nn.MultiheadAttention):
+        return _attention_dims(module, slot, args, kwargs, size)
+    if isinstance(module, nn.Embedding) and _is_position(slot):
+        return _position_dims(module, slot, args, kwargs, size)
+    return _usual_dims(module, slot, args, kwargs, size)
+
+
+#: arguments that hold something of positions, not of samples
+_POSITIONS = re.compile(r".*(rope|rotary|freqs|rel_pos|relative|pos_(emb|bias)|position_(emb|bias)).*")
+#: arguments that may have a row per position, or one per sample
+_MASKS = re.compile(r".*(mask|bias).*")
+
+
+@cache
+def _names(cls: Any) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(cls.forward).parameters)[1:]
+    except (TypeError, ValueError):
+        return ()
+
+
+def _usual_dims(module: Any, slot: Slot, args: Any, kwargs: Any, size: int) -> _Dims:
+    """The first tensor tells how many rows a sample takes; other tensors with as many rows are split with it."""
+    dim, length = slot.batch_dim, 0
+    names = _names(type(module)._peftx_base)
+    found: dict[int | str, int] = {}
+    for place, value in [*enumerate(args), *kwargs.items()]:
+        name = names[place] if isinstance(place, int) and place < len(names) else str(place)
+        if not isinstance(value, Tensor) or value.dim() <= dim or _POSITIONS.fullmatch(name):
+            continue
+        rows = value.shape[dim]
+        if not length and (rows == 0 or rows % size):
+            break
+        length = length or rows
+        if rows != length:
+            continue
+        if found and _MASKS.fullmatch(name) and value.dim() > dim + 1 and value.shape[dim + 1] == rows:
+            raise AdapterError(
+                f"{slot.key} was given a square {name}, {tuple(value.shape)}, whose rows may be samples or positions, "
+                "so the batch cannot be split among adapters here; run one adapter at a time"
+            )
+        found[place] = dim
+    if not found:
+        raise AdapterError(
+            f"{slot.key} was called with no tensor whose dimension {dim} is a multiple of {size}, the number of "
+            "adapter ids given; give one id per sample of the batch"
+        )
+    return _Dims(found, dim, length // size)
+
+
+def _attention_dims(module: nn.MultiheadAttention, slot: Slot, args: Any, kwargs: Any, size: int) -> _Dims:
+    query = args[0] if args else kwargs["query"]
+    if query.dim() != 3:
+        raise AdapterError(
+            f"{slot.key} was called without a batch dimension, so there are no samples to give adapters to"
+        )
     dim = 0 if module.batch_first else 1
-    inputs: dict[int | str, int] = {0: dim, 1: dim, 2: dim, "query": dim, "key": dim, "value": dim}
-    inputs |= {3: 0, "key_padding_mask": 0, 5: 0, "attn_mask": 0}
-    return _Layout(dim=dim, inputs=inputs, outputs=(dim, 0))
+    known: dict[int | str, int] = {0: dim, 1: dim, 2: dim, "query": dim, "key": dim, "value": dim}
+    known |= {3: 0, "key_padding_mask": 0, 5: 0, "attn_mask": 0}
+    given = [*enumerate(args), *kwargs.items()]
+    found = {
+        name: known[name]
+        for name, value in given
+        if name in known and isinstance(value, Tensor) and not (name in ("attn_mask", 5) and value.dim() < 3)
+    }
+    return _Dims(found, dim, query.shape[dim] // size, outputs=(dim, 0))
+
+
+def _is_position(slot: Slot) -> bool:
+    return any(delta.site.role == "embedding.position" for delta in slot.deltas(tuple(slot.keys())))
+
+
+def _position_dims(module: Any, slot: Slot, args: Any, kwargs: Any, size: int) -> _Dims:
+    """A position table is asked once for all samples, or for each of them."""
+    place, value = next(iter([*enumerate(args), *kwargs.items()]), (0, None))
+    if module._peftx_product is not None and isinstance(value, Tensor) and value.dim():
+        if value.dim() == 1 or value.shape[0] == 1:
+            return _Dims({place: 0}, 0, 1, shared=True)
+        if value.shape[0] == size:
+            return _Dims({place: 0}, 0, 1)
+    raise AdapterError(
+        f"{slot.key}, a table of positions, was not asked for the positions of {size} samples, so each cannot get its "
+        "own adapter's; run one adapter at a time, or leave this table out of the adapters"
+    )

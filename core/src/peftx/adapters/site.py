@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 __all__ = ["KINDS", "Site", "SitePlan"]
 
@@ -51,11 +52,15 @@ class Site:
     groups: int = 1
     #: the module's own forward is the textbook one, so that a delta may own the product
     product: bool = True
+    #: path of the module that reads the weight without calling the site's module, if one does
+    reader: str | None = None
 
     @property
     def label(self) -> str:
         """The site's name inside its module: the parameter's name, with the slice's part."""
-        return f"{self.weight}_{self.part}" if self.part else self.weight
+        name = f"{self.weight}_{self.part}" if self.part else self.weight
+        # a module's child cannot be called like a method of modules (a parameter named `values`, say)
+        return f"{name}_" if hasattr(nn.ModuleDict, name) else name
 
     @property
     def matrix(self) -> tuple[int, int]:

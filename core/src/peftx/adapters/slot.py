@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from peftx.adapters.base import from_canonical, to_canonical
 from peftx.adapters.delta import Delta
+from peftx.adapters.unsplit import unsplit
 from peftx.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Board:
     #: selections of the forwards whose backward may still come, for activation checkpointing
     _pending: list[Selection] = field(default_factory=list)
     _replayed: bool = False
+    #: the mode the root was last put in, and the modules kept in evaluation mode regardless
+    training: bool = False
+    held: set[str] = field(default_factory=set)
     #: the user is inside a `per_sample` or `disabled` block
     _explicit: bool = False
     #: an adapted module is running one part of a partitioned batch
@@ -71,11 +75,12 @@ class Board:
         if self._inside or torch.compiler.is_compiling():
             return self.current
         if torch._C._current_graph_task_id() == -1:
-            if torch.is_grad_enabled() and (not self._pending or self._pending[-1] is not self.current):
+            if torch.is_grad_enabled():
                 if self._replayed:
-                    self._pending.clear()
-                    self._replayed = False
-                self._pending.append(self.current)
+                    self.forget_pending()
+                # two that differ are as good as any number: no backward can then tell which it belongs to
+                if not self._pending or (len(self._pending) == 1 and self._pending[0] is not self.current):
+                    self._pending.append(self.current)
             return self.current
         self._replayed = True
         if self._explicit or not self._pending:
@@ -113,15 +118,27 @@ class Slot(nn.ModuleDict):
                 found.extend(labels._modules.values())
         return found
 
+    def _changing(self, names: tuple[str, ...], parameter: str) -> list[Delta]:
+        return [
+            delta
+            for delta in self.deltas(names)
+            if delta.site.weight == parameter or (delta.changes_bias and delta.site.bias == parameter)
+        ]
+
     def read(self, parameters: dict[str, Any], name: str) -> Tensor | None:
         """The value a parameter has under the current selection: what any reader of the module must see."""
         base = parameters[name]
         board = self.board
-        deltas = self.deltas(board.selection().names)
-        if not any(delta.site.weight == name or (name == "bias" and delta.changes_bias) for delta in deltas):
+        selection = board.selection()
+        if selection.rows is not None:
+            others = tuple({other for names, _ in selection.rows for other in names})
+            return unsplit(base, f"{self.key}.{name}") if self._changing(others, name) else base
+        deltas = self.deltas(selection.names)
+        changing = self._changing(selection.names, name)
+        if not changing:
             return base
         if board.trace is not None:
-            board.trace.update(delta.site.key for delta in deltas)
+            board.trace.update(delta.site.key for delta in changing)
         values: dict[str, Tensor | None] = {}
         for delta in deltas:
             site = delta.site

@@ -11,7 +11,7 @@ from torch import nn
 
 from peftx.adapters.base import ConvBase, root_base
 from peftx.adapters.host import base_class
-from peftx.adapters.roles.lookup import RoleHit, roles_of
+from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
 from peftx.adapters.roles.vocabulary import part_role
 from peftx.adapters.site import Site
 from peftx.adapters.slot import SLOT
@@ -66,6 +66,7 @@ def weight_sites(model: nn.Module) -> list[Site]:
             continue
         hit = hits.get(path) or RoleHit(role="other")
         packed = path.rpartition(".")[0] in attentions and path.endswith("out_proj")
+        reader = _reader(model, path, packed or hit.raw)
         transposed = kind in ("linear_t", "embedding")
         product = root_base(cls)
         site = Site(
@@ -80,12 +81,25 @@ def weight_sites(model: nn.Module) -> list[Site]:
             group=hit.group,
             batch_dim=0 if hit.batch_first else 1,
             groups=getattr(module, "groups", 1) if product is ConvBase else 1,
-            product=product is not None and not packed,
+            product=product is not None and reader is None,
+            reader=reader,
         )
         found.append(site)
         if kind in ("linear", "linear_t") and len(hit.parts) > 1:
             found.extend(_slices(site, hit))
     return found
+
+
+def _reader(model: nn.Module, path: str, raw: bool) -> str | None:
+    """The module around a layer, when it reads the layer's weight and never calls it.
+
+    The encoder layers of torch do so on their fast path alone, which a partitioned batch does not take.
+    """
+    parent = path.rpartition(".")[0]
+    if not raw or not path:
+        return None
+    layers = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    return None if issubclass(base_class(model.get_submodule(parent)), layers) else parent
 
 
 def _slices(site: Site, hit: RoleHit) -> Iterator[Site]:
@@ -143,17 +157,19 @@ def _attention_sites(path: str, module: nn.MultiheadAttention, hit: RoleHit | No
 
 def parameter_sites(model: nn.Module) -> list[Site]:
     """One site for every parameter of the model, as `Owned` takes them; keys are the parameters' names."""
-    hits = roles_of(model)
+    hits, loose = roles_of(model), parameter_roles_of(model)
     found: list[Site] = []
     attentions = {path for path, module in base_modules(model) if isinstance(module, nn.MultiheadAttention)}
     for path, module in base_modules(model):
         cls = base_class(module)
         layer = _kind(cls)
-        parent = path.rpartition(".")[0]
+        packed = path.rpartition(".")[0] in attentions and path.endswith("out_proj")
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            hit = hits.get(path) or hits.get(f"{path}.{name}" if path else name) or RoleHit(role="other")
+            key = f"{path}.{name}" if path else name
+            hit = hits.get(path) or loose.get(key) or RoleHit(role="other")
+            reader = _reader(model, path, packed or hit.raw)
             if layer and name in ("weight", "bias"):
                 kind = layer
             elif hit.role == "norm":
@@ -162,7 +178,7 @@ def parameter_sites(model: nn.Module) -> list[Site]:
                 kind = "parameter"
             found.append(
                 Site(
-                    key=f"{path}.{name}" if path else name,
+                    key=key,
                     module=path,
                     kind=kind,
                     role=hit.role,
@@ -172,7 +188,8 @@ def parameter_sites(model: nn.Module) -> list[Site]:
                     bias="bias" if layer and module._parameters.get("bias") is not None else None,
                     group=hit.group,
                     batch_dim=0 if hit.batch_first else 1,
-                    product=bool(layer) and root_base(cls) is not None and parent not in attentions,
+                    product=bool(layer) and root_base(cls) is not None and reader is None,
+                    reader=reader,
                 )
             )
     return found
