@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from peftx.adapters.base import to_canonical
 from peftx.adapters.delta import Delta, Owned
-from peftx.adapters.host import BOARD, root_board, swap_in, swap_out
+from peftx.adapters.host import BOARD, hold_trunk, is_host, release_trunk, root_board, swap_in, swap_out
 from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.slot import SLOT, Board, Selection, Slot, slots_of
@@ -96,8 +98,7 @@ def attach_to(
     method_name, method, config = resolve_method(method, config, options)
     board = root_board(model)
     _check_place(model, name, board)
-    fresh = board is None
-    board = board or Board()
+    board = board or Board(training=model.training)
     plan, owned = method.plan(model, config), method.owned(model, config)
     if not len(plan) and not len(owned):
         raise SelectionError(
@@ -105,44 +106,70 @@ def attach_to(
             "head; name targets, or the head's module in also_train"
         )
     method.check(plan, config)
-    deltas = _build(model, method, config, plan, owned)
-
-    base = list(_base_parameters(model))
-    for key, parameter in base:
+    # tensors made in inference mode could never be trained
+    with torch.inference_mode(False):
+        deltas = _build(model, method, config, plan, owned)
+    try:
+        _insert(model, board, name, deltas, plan + owned)
+    except BaseException:
+        _withdraw(model, name, fresh=not board.attachments)
+        raise
+    for key, parameter in _base_parameters(model):
         board.frozen.setdefault(key, parameter.requires_grad)
         parameter.requires_grad_(False)
-    for module_path, of_module in deltas.items():
-        module = model.get_submodule(module_path)
-        swap_in(module)
-        slot: Any = module._modules.get(SLOT)
-        if slot is None:
-            slot = Slot(
-                board, module_path or type(model).__name__, next(iter(of_module.values())).site.batch_dim
-            )
-            slot.train(module.training)
-            module._modules[SLOT] = slot
-        labels = nn.ModuleDict(of_module)
-        labels.train(module.training)
-        slot[name] = labels
-    if fresh:
-        swap_in(model)
-        model.__dict__[BOARD] = board
     board.attachments[name] = Attachment(name, method_name, method, config, plan, owned)
     board.recompute_activations = board.recompute_activations or recompute_activations
     board.current = Selection(names=(name,))
     set_trainable(model, (name,))
-    if model.training:
-        model.train()
+    hold_trunk(model, board)
     return board
+
+
+def _insert(
+    model: nn.Module, board: Board, name: str, deltas: dict[str, dict[str, Delta]], sites: SitePlan
+) -> None:
+    """Swap classes and put the deltas in their slots.
+
+    A module that reads another's weight without calling it gets a slot too, empty under this name, so that it
+    splits a partitioned batch where the other never sees it.
+    """
+    readers: dict[str, dict[str, Delta]] = {site.reader: {} for site in sites if site.reader is not None}
+    dims = {path: site.batch_dim for site in sites for path in (site.module, site.reader) if path is not None}
+    for path, of_module in (readers | deltas).items():
+        module = model.get_submodule(path)
+        swap_in(module)
+        if SLOT not in module._modules:
+            module._modules[SLOT] = Slot(board, path or type(model).__name__, dims[path])
+        slot: Any = module._modules[SLOT]
+        slot[name] = nn.ModuleDict(of_module)
+        slot[name].train(board.training)
+    swap_in(model)
+    model.__dict__[BOARD] = board
+
+
+def _withdraw(model: nn.Module, name: str, fresh: bool) -> None:
+    """Undo what `_insert` got done before it failed."""
+    for _, module, slot in list(slots_of(model)):
+        slot._modules.pop(name, None)
+        if not len(slot):
+            module._modules.pop(SLOT)
+            if module is not model:
+                swap_out(module)
+    if fresh:
+        model.__dict__.pop(BOARD, None)
+    if is_host(model) and root_board(model) is None and SLOT not in model._modules:
+        swap_out(model)
 
 
 def _check_place(model: nn.Module, name: str, board: Board | None) -> None:
     if not isinstance(model, nn.Module):
         raise AdapterError(f"expected a torch module to adapt, got {type(model).__name__}")
-    if not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name) or name == "board":
+    if not _NAME.fullmatch(name) or hasattr(Slot(Board(), ""), name):
         raise ConfigError(
             f"{name!r} cannot name an adapter; use letters, digits, - and _, and no name of a torch module's method"
         )
+    for path, module in model.named_modules():
+        _refuse_module(path or "the model", module)
     if board is not None and name in board.attachments:
         raise ConfigError(
             f"an adapter named {name!r} is attached already; choose another name or remove it first"
@@ -154,6 +181,22 @@ def _check_place(model: nn.Module, name: str, board: Board | None) -> None:
             )
 
 
+def _refuse_module(path: str, module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise AdapterError(
+            f"{path} is a TorchScript module, which cannot be adapted in place; attach to the Python module before "
+            "scripting it"
+        )
+    if SLOT in module._parameters or not isinstance(module._modules.get(SLOT), (Slot, NoneType)):
+        raise AdapterError(
+            f"{path} has a part named {SLOT!r}, the name adapters are kept under; rename that part"
+        )
+    if any(is_lazy(parameter) for parameter in module._parameters.values() if parameter is not None):
+        raise AdapterError(
+            f"{path} is a lazy module whose parameters have no shape yet; run the model once on a batch, then attach"
+        )
+
+
 def _base_parameters(model: nn.Module) -> Any:
     for key, parameter in model.named_parameters(remove_duplicate=False):
         if SLOT not in key.split("."):
@@ -163,8 +206,20 @@ def _base_parameters(model: nn.Module) -> Any:
 def _build(
     model: nn.Module, method: AdapterMethod, config: Any, plan: SitePlan, owned: SitePlan
 ) -> dict[str, dict[str, Delta]]:
-    """All deltas, by module and label, before anything is changed."""
+    """All deltas, by module and label, before anything is changed.
+
+    What an adapter owns comes first, so that a delta on the weight of a layer whose bias is owned still has the
+    last word on the product.
+    """
     built: dict[str, dict[str, Delta]] = {}
+    shared: dict[int, nn.Parameter] = {}
+    for site in owned:
+        parameter: Any = model.get_submodule(site.module)._parameters[site.weight]
+        _refuse_quantised(site, parameter)
+        # tied parameters (token table and output layer) stay tied in the adapter's copy
+        copy = Owned(site, shared.get(id(parameter), parameter.detach()))
+        shared.setdefault(id(parameter), copy.value)
+        built.setdefault(site.module, {})[site.label] = copy
     for site in plan:
         parameters: Any = model.get_submodule(site.module)._parameters
         weight = parameters[site.weight]
@@ -177,19 +232,11 @@ def _build(
         delta = method.build(site, config, canonical, bias)
         delta.to(weight.device)
         built.setdefault(site.module, {})[site.label] = delta
-    shared: dict[int, nn.Parameter] = {}
-    for site in owned:
-        parameter: Any = model.get_submodule(site.module)._parameters[site.weight]
-        _refuse_quantised(site, parameter)
-        # tied parameters (token table and output layer) stay tied in the adapter's copy
-        copy = Owned(site, shared.get(id(parameter), parameter.detach()))
-        shared.setdefault(id(parameter), copy.value)
-        built.setdefault(site.module, {})[site.label] = copy
     return built
 
 
 def _refuse_quantised(site: Site, weight: torch.Tensor) -> None:
-    if not weight.dtype.is_floating_point:
+    if not weight.dtype.is_floating_point or weight.dtype.itemsize < 2:
         raise AdapterError(
             f"{site.key} holds {weight.dtype} values; quantised bases are not supported: load the model in float32, "
             "bfloat16 or float16"
@@ -228,11 +275,14 @@ def remove_from(model: nn.Module, board: Board, name: str) -> None:
             else:
                 swap_out(module)
     del board.attachments[name]
+    release_trunk(model, board)
+    hold_trunk(model, board)
     board.current = Selection(names=tuple(n for n in board.current.names if n != name))
 
 
 def detach_from(model: nn.Module, board: Board) -> None:
     """Take every adapter away and restore the model as it was before the first."""
+    release_trunk(model, board)
     for _, module, _ in list(slots_of(model)):
         if module is not model:
             swap_out(module)

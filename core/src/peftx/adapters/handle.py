@@ -96,9 +96,12 @@ class Adapted:
 
         Raises:
             UnknownNameError: an adapter is not attached.
+            AdapterError: an adapter is named twice.
         """
         for name in names:
             self._attachment(name)
+        if len(set(names)) < len(names):
+            raise AdapterError(f"an adapter cannot be used twice in one forward; got {', '.join(names)}")
         self._board.current = Selection(names=tuple(names))
         set_trainable(self.model, tuple(names))
         return self
@@ -149,7 +152,9 @@ class Adapted:
         try:
             yield
         finally:
-            board.current, board._explicit = before, explicit
+            board._explicit = explicit
+            if board.current is selection:  # otherwise the user activated adapters inside the block
+                board.current = before
 
     def named_parameters(self, name: str | None = None) -> Iterator[tuple[str, nn.Parameter]]:
         """(state-dict key, parameter) of what the adapters train now; of one adapter when named."""

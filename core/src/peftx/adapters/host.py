@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from peftx.adapters.base import apply, root_base
@@ -26,7 +25,15 @@ from peftx.adapters.mixing import run_partitioned
 from peftx.adapters.slot import SLOT, Board, Slot
 from peftx.errors import AdapterError
 
-__all__ = ["base_class", "is_host", "root_board", "swap_in", "swap_out"]
+__all__ = [
+    "base_class",
+    "hold_trunk",
+    "is_host",
+    "release_trunk",
+    "root_board",
+    "swap_in",
+    "swap_out",
+]
 
 #: where the root of an adapted model keeps its board
 BOARD = "_peftx_board"
@@ -49,7 +56,8 @@ class _Host:
     def train(self: Any, mode: bool = True) -> Any:
         super().train(mode)  # type: ignore[misc]
         board = self.__dict__.get(BOARD)
-        if mode and board is not None:
+        if board is not None:
+            board.training, board.held = mode, set()
             hold_trunk(self, board)
         return self
 
@@ -61,13 +69,12 @@ class _Host:
         selection = board.selection()
         if selection is not board.current or selection.rows is not None:
             return run_partitioned(self, slot, selection, args, kwargs)
-        if board.trace is not None:
-            names = selection.names
-            board.trace.update(delta.site.key for delta in slot.deltas(names))
         product = self._peftx_product
         if product is not None and len(args) == 1 and not kwargs:
             deltas = slot.deltas(selection.names)
             if deltas:
+                if board.trace is not None:
+                    board.trace.update(delta.site.key for delta in deltas)
                 base = product(self)
                 base.recompute = board.recompute_activations
                 return apply(deltas, args[0], base)
@@ -78,13 +85,24 @@ def _reader(name: str) -> property:
     def read(self: Any) -> Any:
         parameters = self.__dict__["_parameters"]
         slot = self.__dict__["_modules"].get(SLOT)
+        if name not in parameters:
+            if name in self.__dict__:
+                return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         # a sharded parameter is being managed, not computed with: a forward sees it only once it is gathered
         if slot is None or hasattr(parameters[name], "placements"):
             return parameters[name]
-        return slot.read(parameters, name)
+        try:
+            return slot.read(parameters, name)
+        except AttributeError as error:
+            # after an AttributeError torch looks the name up again, and finds the frozen value
+            raise AdapterError(f"the adapter on {slot.key} failed: {error}") from error
 
     def write(self: Any, value: Any) -> None:
-        nn.Module.__setattr__(self, name, value)
+        if isinstance(value, nn.Parameter) or name in self._parameters:
+            nn.Module.__setattr__(self, name, value)
+        else:  # pruning and old weight norms put a plain tensor in the place of a parameter
+            self.__dict__[name] = value
 
     def delete(self: Any) -> None:
         nn.Module.__delattr__(self, name)
@@ -97,7 +115,8 @@ def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
     if key not in _classes:
         body: dict[str, Any] = {name: _reader(name) for name in parameters}
         body["_peftx_base"] = cls
-        body["_peftx_product"] = root_base(cls)
+        # a weight that is computed (a parametrised layer) is no parameter: the layer's own forward reads it
+        body["_peftx_product"] = root_base(cls) if "weight" in parameters else None
         # the name stays: sharding policies, repr and saved configurations go by it
         body["__module__"], body["__qualname__"], body["__doc__"] = (
             cls.__module__,
@@ -128,15 +147,10 @@ def swap_in(module: nn.Module) -> None:
     """Swap a module's class for its adapted subclass.
 
     Raises:
-        AdapterError: the module's class cannot be subclassed in place (a TorchScript module).
+        AdapterError: the module's class cannot be subclassed in place.
     """
     if isinstance(module, _Host):
         return
-    if isinstance(module, torch.jit.ScriptModule):
-        raise AdapterError(
-            f"{type(module).__name__} is a TorchScript module, which cannot be adapted in place; attach to the "
-            "Python module before scripting it"
-        )
     host = _host_class(type(module), tuple(module._parameters))
     try:
         module.__class__ = host
@@ -173,16 +187,23 @@ def hold_trunk(model: nn.Module, board: Board) -> None:
     from using and updating them. ``eval`` covers every module but the adapters' own. A module one of whose
     parameters an adapter owns and trains counts as frozen for dropout, too.
     """
+    if not board.training:
+        return
     policies = {attachment.config.trunk for attachment in board.attachments.values()}
     if not policies or "train" in policies:
         return
     everything = "eval" in policies
-    skip: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, Slot):
-            skip.update(id(inner) for inner in module.modules())
-    for module in model.modules():
-        if id(module) in skip:
+    for path, module in model.named_modules():
+        if SLOT in path.split(".") or not module.training:
             continue
         if everything or getattr(module, "running_mean", None) is not None:
             module.training = False
+            board.held.add(path)
+
+
+def release_trunk(model: nn.Module, board: Board) -> None:
+    """Give the modules that `hold_trunk` put into evaluation mode their training mode back."""
+    for path, module in model.named_modules():
+        if path in board.held:
+            module.training = True
+    board.held = set()

@@ -50,7 +50,7 @@ class AdapterMethod:
         Raises:
             SelectionError: a pattern matched nothing, or nothing this method can adapt.
         """
-        owned = {site.module for site in self.owned(model, config)}
+        owned = {(site.module, site.weight) for site in self.owned(model, config)}
         chosen = select_sites(
             weight_sites(model),
             config.targets,
@@ -59,7 +59,7 @@ class AdapterMethod:
             strict=is_chosen(config, "targets"),
             method=type(self).__name__,
         )
-        return SitePlan(tuple(site for site in chosen if site.module not in owned))
+        return SitePlan(tuple(site for site in chosen if (site.module, site.weight) not in owned))
 
     def owned(self, model: nn.Module, config: Any) -> SitePlan:
         """The parameters the adapter owns whole: by default those of the heads in ``also_train``."""
