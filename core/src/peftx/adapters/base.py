@@ -107,7 +107,8 @@ class EmbeddingBase(Base):
             module.max_norm,
             module.norm_type,
             module.scale_grad_by_freq,
-            module.sparse,
+            # a sparse gradient cannot pass through the transposed view of a table; the frozen table needs none
+            False,
         )
 
 

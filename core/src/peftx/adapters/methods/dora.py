@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from peftx.adapters.delta import Delta
 from peftx.adapters.methods.lora import _LINEAR, LoRA, LoRADelta
 from peftx.adapters.site import Site
 from peftx.config.methods import DoRAConfig, LoRAConfig
+from peftx.errors import AdapterError
 from peftx_kernels import dora_linear, dora_norm, row_sq
 
 __all__ = ["DoRA", "DoRADelta"]
@@ -36,20 +38,20 @@ class DoRADelta(LoRADelta):
 
     def __init__(self, site: Site, config: LoRAConfig, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(site, config, weight, bias)
+        if weight.is_meta:
+            raise AdapterError(
+                f"the magnitudes of {site.key} start as the lengths of its weight's rows, which a model on the meta "
+                "device does not have; load the weights first"
+            )
         squares = row_sq(weight.flatten(1))
         # the start goes through the very norm the forward uses, so that the first gain is exactly one
         start = self._norm_of(squares, weight.flatten(1))
         self.m = nn.Parameter(start.to(self.parameter_dtype(site.dtype)))
-        self._squares: tuple[Any, Tensor] | None = None
+        self._squares: tuple[weakref.ref[Tensor], Any, Tensor] | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> DoRADelta:
-        import copy
-
-        self._squares = None
-        fresh = type(self).__new__(type(self))
-        memo[id(self)] = fresh
-        fresh.__dict__ = copy.deepcopy(self.__dict__, memo)
-        return fresh
+    def __getstate__(self) -> dict[str, Any]:
+        # what is kept belongs to one tensor in memory: neither copied nor saved
+        return self.__dict__ | {"_squares": None}
 
     @classmethod
     def scale_of(cls, site: Site, config: LoRAConfig) -> float:
@@ -66,13 +68,20 @@ class DoRADelta(LoRADelta):
         return dora_norm(squares, matrix, self.A.to(matrix.device), self.B.to(matrix.device), self.scale)
 
     def _row_squares(self, matrix: Tensor) -> Tensor:
-        """||W||^2 of every row, kept until W is written to or replaced."""
-        if torch.compiler.is_compiling() or matrix.requires_grad:
+        """||W||^2 of every row, kept until W is written to or replaced (writing through ``.data`` goes unnoticed).
+
+        Kept for parameters only: another tensor, such as the weight another adapter made, may be freed and its
+        memory used again.
+        """
+        owner = matrix if matrix._base is None else matrix._base
+        if torch.compiler.is_compiling() or matrix.requires_grad or not isinstance(owner, nn.Parameter):
+            return row_sq(matrix)
+        if owner.is_inference():
             return row_sq(matrix)
         stamp = (matrix.data_ptr(), matrix._version, matrix.dtype, matrix.device)
-        if self._squares is None or self._squares[0] != stamp:
-            self._squares = (stamp, row_sq(matrix))
-        return self._squares[1]
+        if self._squares is None or self._squares[0]() is not owner or self._squares[1] != stamp:
+            self._squares = (weakref.ref(owner), stamp, row_sq(matrix))
+        return self._squares[2]
 
     def gain(self, matrix: Tensor) -> Tensor:
         """m / n, shape (out,), float32."""
@@ -101,11 +110,11 @@ class DoRADelta(LoRADelta):
         if base.kind == "embedding" and base.raw and base.module.max_norm is None:
             y = self._embed(x, base)
             return self.gain(base.weight).to(y.dtype) * y
-        if not (self.dropout and self.training):
+        if not (self.dropout and self.training) or base.kind == "embedding":
             return base.run(x, *self.effective(base.weight, base.bias))
         weight = base.weight
         gain = self.gain(weight.flatten(1))
-        shape = (-1,) if base.kind in _LINEAR else (-1, *(1,) * (x.dim() - 2))
+        shape = (-1,) if base.kind in _LINEAR else (-1, *(1,) * (weight.dim() - 2))
         dropped = F.dropout(x, self.dropout, True)
         y = base.run(x, weight, None) + base.run(dropped, self.update().to(x.dtype), None)
         y = gain.view(shape).to(y.dtype) * y

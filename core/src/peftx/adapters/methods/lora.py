@@ -136,8 +136,8 @@ class LoRADelta(Delta):
             return y + base.run(dropped, self.update().to(x.dtype), None)
         rank, kernel = self.rank, self.site.shape[1:]
         low = base.run(dropped, self.A.view(rank, *kernel).to(x.dtype), None)
-        ones = (1,) * (low.dim() - 2)
-        convolve = F.conv1d if low.dim() == 3 else F.conv2d
+        ones = (1,) * len(kernel[1:])
+        convolve = F.conv1d if len(ones) == 1 else F.conv2d
         return y + self.scale * convolve(low, self.B.view(*self.B.shape, *ones).to(x.dtype))
 
 
