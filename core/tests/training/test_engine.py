@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -228,3 +229,17 @@ def test_bf16_autocast_trains_fp32_parameters(toy: Callable[..., Any]) -> None:
     done = fit(adapted, task, TrainConfig(lr=3e-2, epochs=3, batch_size=16), backend=Backend("cpu", "bf16"))
     assert done.train_loss < math.log(3)
     assert {p.dtype for p in adapted.parameters()} == {torch.float32}
+
+
+def test_validation_is_set_aside(toy: Callable[..., Any]) -> None:
+    task = toy()
+    inside: list[bool] = []
+
+    @contextmanager
+    def aside() -> Iterator[None]:
+        inside.append(True)
+        yield
+
+    config = TrainConfig(lr=1e-2, epochs=3, batch_size=30)
+    fit(build(task, "core.lora"), task, config, backend=Backend("cpu"), aside=aside)
+    assert len(inside) == 3

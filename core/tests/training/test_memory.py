@@ -36,3 +36,15 @@ def test_an_error_inside_passes_through_and_stops_the_sampling() -> None:
     except KeyError:
         pass
     assert memory._thread is not None and not memory._thread.is_alive()
+
+
+def test_a_pause_is_left_out_and_the_measuring_goes_on_afterwards() -> None:
+    with PeakMemory("cpu") as memory:
+        with memory.paused():
+            block = torch.ones(128 * MIB // 4)
+            time.sleep(0.05)
+            del block
+        block = torch.ones(48 * MIB // 4)
+        time.sleep(0.05)
+        del block
+    assert 40 * MIB < memory.bytes < 100 * MIB

@@ -54,6 +54,7 @@ def train_row(
             progress=progress,
             on_step=lambda step, metrics: log({"event": "step", "step": step, **metrics}),
             on_epoch=lambda epoch, metrics: log({"event": "epoch", "epoch": epoch, **metrics}),
+            aside=memory.paused,  # large evaluation batches would hide what training needs
         )
     scores = {}
     for split in ("val", "test"):

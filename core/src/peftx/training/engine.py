@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,14 @@ def fit(
     progress: Progress | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    aside: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Fit:
     """Train what `adapted` trains and leave it at its best validation epoch (at the last one without a val
     split).
 
     AdamW over `adapted.param_groups`; linear warm-up and cosine by optimizer step; the mean loss of a group
     of `accumulate` batches is the mean over its samples, whatever their sizes.
+    `aside` is entered around each validation, for a caller that measures the training alone.
 
     Raises:
         ConfigError: no learning rate is set.
@@ -112,7 +115,8 @@ def fit(
         result.epochs, result.train_loss = epoch, losses / per_epoch
         line: dict[str, float] = {"train_loss": result.train_loss}
         if validates and (epoch % every == 0 or epoch == train.epochs):
-            scores = evaluate(task, model, "val", train.eval_batch_size, backend=backend)
+            with aside():
+                scores = evaluate(task, model, "val", train.eval_batch_size, backend=backend)
             if not math.isfinite(scores.get("loss", 0.0)):
                 raise TrainingError(_not_finite(scores["loss"], result.steps, total, epoch, train))
             result.history.append({"epoch": epoch, **scores})

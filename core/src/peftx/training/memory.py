@@ -13,6 +13,7 @@ import ctypes
 import gc
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 
 import psutil
@@ -30,13 +31,12 @@ class PeakMemory:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.bytes = 0
+        above = "above the level before the row, validation left out"
         if self.device.type == "cuda":
-            self.how = "peak of the CUDA allocator above the level before the row"
+            self.how = f"peak of the CUDA allocator {above}"
         else:
-            self.how = (
-                f"peak resident set, sampled every {INTERVAL * 1000:g} ms, above the level before the row"
-            )
-        self._stop = threading.Event()
+            self.how = f"peak resident set, sampled every {INTERVAL * 1000:g} ms, {above}"
+        self._stop, self._pause = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._start = 0
         self._peak = 0
@@ -47,7 +47,7 @@ class PeakMemory:
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
-            self._start = torch.cuda.memory_allocated(self.device)
+            self._start = self._peak = torch.cuda.memory_allocated(self.device)
             return self
         _trim()
         self._process = psutil.Process()
@@ -61,17 +61,37 @@ class PeakMemory:
     ) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._start
-            return
-        self._stop.set()
-        assert self._thread is not None
-        self._thread.join()
-        self._peak = max(self._peak, self._process.memory_info().rss)
+        else:
+            self._stop.set()
+            assert self._thread is not None
+            self._thread.join()
+        self._look()
         self.bytes = max(0, self._peak - self._start)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside the block nothing is measured; what it leaves behind for good counts afterwards."""
+        self._look()
+        self._pause.set()
+        try:
+            yield
+        finally:
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            else:
+                _trim()
+            self._pause.clear()
+
+    def _look(self) -> None:
+        if self.device.type == "cuda":
+            self._peak = max(self._peak, torch.cuda.max_memory_allocated(self.device))
+        else:
+            self._peak = max(self._peak, self._process.memory_info().rss)
 
     def _sample(self) -> None:
         while not self._stop.wait(INTERVAL):
-            self._peak = max(self._peak, self._process.memory_info().rss)
+            if not self._pause.is_set():
+                self._look()
 
 
 def _trim() -> None:
