@@ -141,3 +141,12 @@ def test_every_plugin_that_imports_torch_is_found_though_the_first_hides_the_oth
         "plugin second": "warn",
         "plugin third": "ok",
     }
+
+
+def test_a_wrong_choice_of_kernels_is_found(monkeypatch):
+    from peftx_kernels import table
+
+    assert doctor.kernels().status == "ok" and "lora_linear " in doctor.kernels().detail
+    monkeypatch.setattr(table, "_setting", "nonsense")
+    finding = doctor.kernels()
+    assert finding.status == "broken" and "PEFTX_KERNELS=nonsense" in finding.detail

@@ -14,6 +14,7 @@ import peftx as package
 from peftx.cli import app
 from peftx.cli.main import global_first, main
 from peftx.errors import TrainingError
+from peftx_kernels.table import KernelError
 
 
 def test_help_lists_every_command_with_examples(peftx):
@@ -92,6 +93,7 @@ def test_debug_shows_the_traceback(peftx):
         (TrainingError("loss is NaN at step 3"), 1, "error: loss is NaN at step 3\n"),
         (click.exceptions.Exit(5), 5, ""),
         (BrokenPipeError(), 0, ""),
+        (KernelError("no such kernel"), 2, "error: no such kernel\n"),
     ],
 )
 def test_how_a_command_may_end(monkeypatch, capsys, raised, status, line):

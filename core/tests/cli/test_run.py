@@ -60,6 +60,14 @@ def test_a_free_model_name_with_options_of_its_own(peftx):
     assert tomllib.loads(out)["model"] == {"name": "free_net", "pretrained": False}
 
 
+def test_a_file_may_give_a_section_by_its_name_alone(peftx, tmp_path):
+    (tmp_path / "run.toml").write_text('task = "toy"\nmethod = "core.lora"\nbaselines = "none"\n')
+    status, out, err = peftx("run", "--config", "run.toml", "--rank", "3", "--dry-run")
+    assert (status, err) == (0, "")
+    run = tomllib.loads(out)
+    assert (run["method"]["name"], run["method"]["rank"], run["baselines"]) == ("core.lora", 3, [])
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(peftx, tmp_path):
     (tmp_path / "run.toml").write_text(
         'seed = 5\n[task]\nname = "toy"\n[method]\nname = "scale"\nstart = 3\nbias = true\n[train]\nepochs = 2\n'
@@ -98,7 +106,7 @@ def test_a_resolved_configuration_reads_back_to_itself(peftx, tmp_path):
             [
                 "--start: must be greater than 0 (got 0)",
                 "--lr: must be greater than 0 (got 0)",
-                "--device: must match ^(auto|cpu|mps|cuda(:\\d+)?)$ (got gpu)",
+                "--device: must be auto, cpu, cuda, cuda:N or mps (got gpu)",
             ],
         ),
         (["toy", "--method", "lorra"], ["no method is called 'lorra'. Did you mean core.lora, core.rslora"]),
@@ -151,6 +159,10 @@ def test_errors_in_a_file_name_the_file(peftx, tmp_path):
         "error: train.lr in run.toml: must be a number (got fast)",
         "error: sed in run.toml: no such option. Did you mean seed?",
     ]
+    (tmp_path / "run.toml").write_text("[method]\nname = 3\n")
+    assert "method.name in run.toml must be text (got 3)" in peftx("run", "toy", "--config", "run.toml")[2]
+    (tmp_path / "run.toml").write_text("train = 3\n")
+    assert "train in run.toml: must be a table (got 3)" in peftx("run", "toy", "--config", "run.toml")[2]
     (tmp_path / "run.toml").write_text("method = 3\n")
     assert (
         "method in run.toml must be a table or a name (got 3)"

@@ -53,3 +53,9 @@ def test_devices(device):
 def test_every_option_has_a_description():
     for schema in (RunConfig, TrainConfig):
         assert all(info.description for info in schema.model_fields.values()), schema
+
+
+def test_paths_may_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert RunConfig(out="~/runs/a").out == tmp_path / "runs" / "a"

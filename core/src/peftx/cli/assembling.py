@@ -136,6 +136,8 @@ def _section(table: Mapping[str, Any], name: str, file: str) -> dict[str, Any]:
         return {"name": value}
     if not isinstance(value, dict):
         raise ConfigError(f"{name} in {file} must be a table or a name (got {value!r})")
+    if not isinstance(value.get("name", ""), str):
+        raise ConfigError(f"{name}.name in {file} must be text (got {value['name']!r})")
     return value
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import click
 
 from peftx.cli.app import cli
-from peftx.errors import PeftxError, TrainingError, UserError
+from peftx.errors import TrainingError, UserError
 
 __all__ = ["main"]
 
@@ -45,10 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _say(str(error), 2)
-    except (TrainingError, PeftxError) as error:
-        if debug or not isinstance(error, TrainingError):
+    except TrainingError as error:
+        if debug:
             raise
         return _say(str(error), 1)
+    except Exception as error:
+        if debug or not _is_kernel_error(error):
+            raise
+        return _say(str(error), 2)
 
 
 def global_first(arguments: list[str]) -> list[str]:
@@ -74,6 +78,13 @@ def _globals_end(arguments: list[str]) -> int:
     while end < len(arguments) and arguments[end].startswith(("--debug", "--no-plugin")):
         end += 2 if arguments[end] == "--no-plugin" else 1
     return end
+
+
+def _is_kernel_error(error: Exception) -> bool:
+    # The kernels know nothing of our errors; theirs mostly means a wrong PEFTX_KERNELS, which a user can
+    # mend.
+    table = sys.modules.get("peftx_kernels.table")
+    return table is not None and isinstance(error, table.KernelError)
 
 
 def _sentence(error: click.ClickException) -> str:

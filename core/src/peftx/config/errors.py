@@ -23,7 +23,7 @@ _WORDS = {
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be a table of key=value",
-    "missing": "is required",
+    "model_type": "must be a table",
     "finite_number": "must be finite",
 }
 _BOUNDS = {

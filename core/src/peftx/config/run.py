@@ -7,12 +7,15 @@ validated by the chosen thing's own config class, which only the plugins know.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["CHOICES", "Choice", "RunConfig", "TrainConfig"]
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 #: The sections of a run that are choices, in the order they are resolved.
 CHOICES = ("task", "method", "data", "model")
@@ -71,9 +74,7 @@ class RunConfig(BaseModel):
     model: Choice = Field(default_factory=Choice, description="base model (default: the task's)")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="training")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of data order, initialisation and dropout")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps"
-    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic of the forward pass")
     out: Path | None = Field(None, description="run folder (default: a new one under runs/)")
     offline: bool = Field(False, description="never touch the network")
@@ -81,3 +82,15 @@ class RunConfig(BaseModel):
     baselines: list[str] | None = Field(
         None, description="methods trained beside this one, or none (default: the task's)"
     )
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not _DEVICE.fullmatch(value):
+            raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @field_validator("out", "data_root")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()

@@ -58,6 +58,7 @@ def command(state: State, as_json: bool) -> None:
         Finding("platform", "ok", f"{platform.platform()}, {os.cpu_count()} processors"),
         Finding("peftx", "ok", __version__),
         *libraries(),
+        kernels(),
         *plugins(registry),
         *folders(),
         *environment(registry),
@@ -84,6 +85,18 @@ def libraries() -> Iterator[Finding]:
             yield Finding(name, "absent", "not installed (optional)")
         else:
             yield Finding(name, "broken", "not installed" if probe.missing else probe.cause)
+
+
+def kernels() -> Finding:
+    """Say which implementation every kernel op uses, or why that cannot be said."""
+    try:
+        from peftx_kernels.table import KernelError, tiers
+    except ImportError as error:
+        return Finding("kernels", "broken", str(error))
+    try:
+        return Finding("kernels", "ok", ", ".join(f"{tier.op} {tier.name}" for tier in tiers().values()))
+    except KernelError as error:
+        return Finding("kernels", "broken", str(error))
 
 
 def plugins(registry: Registry) -> Iterator[Finding]:
