@@ -11,6 +11,7 @@ from torch import nn
 
 from peftx.adapters.base import ConvBase, root_base
 from peftx.adapters.host import base_class
+from peftx.adapters.roles.generic import FAMILY as GENERIC
 from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
 from peftx.adapters.roles.vocabulary import part_role
 from peftx.adapters.site import Site
@@ -85,7 +86,7 @@ def weight_sites(model: nn.Module) -> list[Site]:
             reader=reader,
         )
         found.append(site)
-        if kind in ("linear", "linear_t") and len(hit.parts) > 1:
+        if kind in ("linear", "linear_t") and _sliceable(site, hit):
             found.extend(_slices(site, hit))
     return found
 
@@ -100,6 +101,18 @@ def _reader(model: nn.Module, path: str, raw: bool) -> str | None:
         return None
     layers = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     return None if issubclass(base_class(model.get_submodule(parent)), layers) else parent
+
+
+def _sliceable(site: Site, hit: RoleHit) -> bool:
+    """Whether a fused weight is cut into equal parts.
+
+    A table knows its family. A weight that is only named like a fused one may hold grouped queries, whose parts
+    are unequal, so there the parts must be square.
+    """
+    parts = len(hit.parts)
+    if parts < 2 or site.shape[0] % parts:
+        return False
+    return hit.family != GENERIC or site.shape[0] == parts * site.shape[1]
 
 
 def _slices(site: Site, hit: RoleHit) -> Iterator[Site]:
