@@ -34,9 +34,10 @@ def dora_norm(
     b: Tensor,  # (out, R)
     scale: float,
 ) -> Tensor:  # (out,)
-    """Return ||W + scale B A|| per row, in fp32 (float64 for float64 weights), at least 1e-12, outside of autograd.
+    """Return ||W + scale B A|| per row, in fp32 (float64 for float64 weights), outside of autograd.
 
-    Relative error about 1e-6 in fp32, also in rows that the correction all but cancels; NaN in gives NaN out.
+    Relative error about 1e-6 in fp32, also in rows that the correction all but cancels; NaN in gives NaN out; an
+    all-zero row gives 1e-12, to be divided by.
     """
     args = (weight_sq.detach(), weight.detach(), a.detach(), b.detach(), float(scale))
     # Which rows cancelled is only known from the data: opaque to a compiler, so it never has to trace the question.
@@ -52,11 +53,12 @@ def _dora_norm(weight_sq: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: f
         terms = _widened_product(a, weight).addmm_(a @ a.t(), b.t(), beta=2 * scale, alpha=scale * scale)
         squares = terms.mul_(b.t()).sum(0).add_(weight_sq)
         # Written so that NaN, which a zero row of W gives here, takes the careful way.
-        if not bool((squares / weight_sq).min() >= _CANCELLED):
+        if not (squares / weight_sq).min().item() >= _CANCELLED:
             rows = (squares < _CANCELLED * weight_sq).nonzero().squeeze(1)
             dense = torch.addmm(weight[rows].to(high), b[rows], a, alpha=scale)
             squares[rows] = row_sq(dense)
-        return squares.clamp_(min=_EPS * _EPS).sqrt_()
+            squares.clamp_(min=_EPS * _EPS)
+        return squares.sqrt_()
 
 
 def _widened_product(a: Tensor, weight: Tensor) -> Tensor:  # (R, out)
