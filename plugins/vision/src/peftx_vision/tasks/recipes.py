@@ -1,8 +1,18 @@
-"""Training settings that suit each method, chosen on validation data.
+"""Training settings that suit each method on this pack's models.
 
-`_VIT_MICRO`: picked by validation accuracy on digits.
-`_PRETRAINED`: common values for networks pretrained on large collections of photographs; a starting point that was not
-searched here.
+`_VIT_MICRO` was chosen by validation accuracy on digits (359 images, seed 0, batch 64; one image is 0.28 points), with
+an intermediate checkpoint of the backbone's pretraining. Each cell is one
+``peftx run vision --data digits --method M --lr LR --epochs E --train.batch-size 64 --baselines none``:
+
+    core.lora   1e-2: 98.33 (8 epochs; batch 32: 98.61)
+    core.head   1e-1: 96.10, 3e-1: 95.54 (10 epochs)
+    core.full   1e-3: 99.16 (8 epochs)
+
+DoRA, rsLoRA and BitFit take LoRA's rate; they were not searched. Eight epochs keep the whole table of the first run within
+about a minute on two free cores.
+
+`_PRETRAINED` holds common values for networks pretrained on large collections of photographs: a starting point that
+was not searched here.
 """
 
 from __future__ import annotations
@@ -12,7 +22,7 @@ from typing import Any
 __all__ = ["recipe"]
 
 _VIT_MICRO: dict[str, dict[str, Any]] = {
-    "core.head": {"lr": 1e-1, "epochs": 30},
+    "core.head": {"lr": 1e-1, "epochs": 10},
     "core.bitfit": {"lr": 1e-2},
     "core.lora": {"lr": 1e-2},
     "core.rslora": {"lr": 1e-2},
@@ -32,5 +42,5 @@ _PRETRAINED: dict[str, dict[str, Any]] = {
 def recipe(method: str, model: str) -> dict[str, Any]:
     """Return fields of TrainConfig for `method` on `model` (full names); methods without one get LoRA's."""
     if model == "vision.vit_micro":
-        return {"batch_size": 64, **_VIT_MICRO.get(method, _VIT_MICRO["core.lora"])}
+        return {"epochs": 8, "batch_size": 64, **_VIT_MICRO.get(method, _VIT_MICRO["core.lora"])}
     return dict(_PRETRAINED.get(method, _PRETRAINED["core.lora"]))
