@@ -8,8 +8,8 @@ an intermediate checkpoint of the backbone's pretraining. Each cell is one
     core.head   1e-1: 96.10, 3e-1: 95.54 (10 epochs)
     core.full   1e-3: 99.16 (8 epochs)
 
-DoRA, rsLoRA and BitFit take LoRA's rate; they were not searched. Eight epochs keep the whole table of the first run within
-about a minute on two free cores.
+DoRA, rsLoRA and BitFit take LoRA's rate; they were not searched. Eight epochs keep the whole table of the first run
+within about a minute on two free cores.
 
 `_PRETRAINED` holds common values for networks pretrained on large collections of photographs: a starting point that
 was not searched here.
