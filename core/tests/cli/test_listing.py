@@ -61,6 +61,8 @@ def test_a_broken_plugin_shows_its_cause_and_stops_nothing(peftx, toy):
     plugin.write_text("raise ValueError('no luck')\n")
     status, out, _ = peftx("plugins")
     assert status == 0 and "broken" in out and "ValueError: no luck" in out
+    _, again, err = peftx("plugins", "--debug")
+    assert again == out and "Traceback" in err and "toy_plugin.py" in err
     status, out, err = peftx("list")
     assert status == 0 and "core.lora" in out
     assert err == "not loaded: toy (peftx-toy 1.0): ValueError: no luck\n"

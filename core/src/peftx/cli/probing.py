@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,29 +60,29 @@ class Probe:
 
 
 def probe_all(modules: Iterable[str], timeout: float = TIMEOUT) -> dict[str, Probe]:
-    """Import each module in a process of its own, all at once, and return what came of it."""
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.replace("EXTRA", _EXTRA.get(name, "pass")), name],
+    """Import each module in a process of its own and return what came of it.
+
+    Two at a time: each may hold torch, and more of them would drive a small machine into its swap.
+    """
+    names = list(modules)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return dict(zip(names, pool.map(lambda name: _probe(name, timeout), names), strict=True))
+
+
+def _probe(name: str, timeout: float) -> Probe:
+    program = _PROGRAM.replace("EXTRA", _EXTRA.get(name, "pass"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, name],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
+            timeout=timeout,
+            check=False,
         )
-        for name in modules
-    }
-    return {name: _result(name, process, timeout) for name, process in started.items()}
-
-
-def _result(name: str, process: subprocess.Popen[str], timeout: float) -> Probe:
-    try:
-        output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         return Probe(name, ok=False, cause=f"the import did not end within {timeout:.0f} s")
-    lines = output.strip().splitlines()
     try:
-        return Probe(name, **json.loads(lines[-1]))
+        return Probe(name, **json.loads(done.stdout.strip().splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
-        return Probe(name, ok=False, cause=f"the import ended the process with status {process.returncode}")
+        return Probe(name, ok=False, cause=f"the import ended the process with status {done.returncode}")

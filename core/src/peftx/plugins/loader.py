@@ -31,9 +31,9 @@ Status = Literal["ok", "broken", "conflict", "blocked", "api"]
 class PluginInfo:
     """One plugin as `peftx plugins` shows it.
 
-    `api` is the number it states, `declared_api` whether it states one; `seconds` the time its import and its
-    declaring hooks took; `imports_torch` whether that pulled torch in; `warnings` are complaints that do not
-    stop it.
+    `api` is the number it states, `declared_api` whether it states one; `trace` the traceback of a failed
+    import; `seconds` the time its import and its declaring hooks took; `imports_torch` whether that pulled
+    torch in; `warnings` are complaints that do not stop it.
     """
 
     domain: str
@@ -47,6 +47,7 @@ class PluginInfo:
     declared_api: bool = True
     module: str = ""
     warnings: tuple[str, ...] = ()
+    trace: str = ""
 
     @property
     def label(self) -> str:
@@ -138,7 +139,9 @@ def _load(card: PluginInfo, point: importlib.metadata.EntryPoint) -> Loaded:
     except InvalidPluginError as error:
         card = replace(card, status="broken", cause=str(error))
     except (Exception, SystemExit) as error:
-        card = replace(card, status="broken", cause=_import_cause(error))
+        import traceback
+
+        card = replace(card, status="broken", cause=_import_cause(error), trace=traceback.format_exc())
     card = replace(
         card, seconds=time.perf_counter() - start, imports_torch=not had_torch and "torch" in sys.modules
     )

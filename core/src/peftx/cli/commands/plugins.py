@@ -18,9 +18,15 @@ from peftx.report.table import Column
 def command(state: State, as_json: bool) -> None:
     """List installed plugins and whether they loaded.
 
-    A plugin that did not load stops nothing else; this command exits 0 all the same.
+    A plugin that did not load stops nothing else; this command exits 0 all the same. With --debug the
+    traceback of a failed import goes to stderr.
     """
-    rows = [row(info) for info in state.registry().plugins]
+    infos = state.registry().plugins
+    rows = [row(info) for info in infos]
+    if state.debug:
+        for info in infos:
+            if info.trace:
+                note(f"{info.domain} ({info.label}):\n{info.trace}")
     if as_json:
         print_json(rows)
         return
