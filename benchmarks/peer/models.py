@@ -6,6 +6,7 @@ requiring grad, so that the backward pass runs through all blocks. All models sh
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ def base_model(size: Size) -> nn.Module:
 
 def build(variant: Variant, base: nn.Module, size: Size) -> nn.Module:
     """Return the variant over the frozen weights of ``base``, its factors filled from fixed seeds, in train mode."""
-    model = timm.create_model("vit_base_patch16_224", num_classes=CLASSES, depth=size.depth)
+    model = copy.deepcopy(base)
     shared = dict(base.named_parameters())
     for name, parameter in model.named_parameters():
         parameter.data = shared[name].data if not name.startswith("head") else shared[name].data.clone()

@@ -33,8 +33,12 @@ def autocast_off(x: Tensor) -> AbstractContextManager[object]:
 
 
 def is_tracing() -> bool:
-    """Return True under torch.compile, torch.export and torch.func: there the plain functional form runs."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Return True under torch.compile, torch.export, torch.func and fake tensors: the plain functional form runs."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+    )
 
 
 def is_checkpointing() -> bool:

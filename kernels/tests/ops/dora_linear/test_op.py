@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -303,6 +304,26 @@ def test_compiles_whole(backend: str) -> None:
         torch.autograd.grad(got.sum(), inputs), torch.autograd.grad(want.sum(), inputs), strict=True
     ):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_without_data() -> None:
+    """Shapes alone are enough for a memory estimate (meta) and for an exporter (fake tensors)."""
+    given = {
+        k: t.detach().to("meta").requires_grad_() for k, t in tensors((4, 3), 6, 5, 2, torch.float32).items()
+    }
+    y = dora_linear(*given.values(), 1.0)
+    y.sum().backward()
+    assert y.is_meta and y.shape == (4, 3, 5)
+    assert all(t.grad is not None and t.grad.shape == t.shape for t in given.values())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert dora_linear(*tensors((4, 3), 6, 5, 2, torch.float32).values(), 1.0).shape == (4, 3, 5)
+
+
+def test_without_gradients() -> None:
+    given = [t.detach() for t in tensors((4,), 6, 5, 2, torch.float32).values()]
+    plain = dora_linear(*given, 1.0)
+    with torch.inference_mode():
+        assert torch.equal(dora_linear(given[0].clone(), *given[1:], 1.0), plain)
 
 
 def test_autocast() -> None:

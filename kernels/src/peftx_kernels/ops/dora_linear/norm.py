@@ -41,7 +41,7 @@ def dora_norm(
     """
     args = (weight_sq.detach(), weight.detach(), a.detach(), b.detach(), float(scale))
     # Which rows cancelled is only known from the data: opaque to a compiler, so it never has to trace the question.
-    return torch.ops.peftx.dora_norm(*args) if is_tracing() else _dora_norm(*args)
+    return torch.ops.peftx.dora_norm(*args) if is_tracing() or weight.is_meta else _dora_norm(*args)
 
 
 @torch.no_grad()

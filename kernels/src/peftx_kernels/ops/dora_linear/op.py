@@ -115,7 +115,7 @@ class _RowScale(torch.autograd.Function):
 
 def _divisible(gate: Tensor, dtype: torch.dtype) -> bool:
     """Return whether every gate can be divided by; trained ones lie near 1, so negative ones are not told apart."""
-    return gate.min().item() >= _SMALLEST_GATE.get(dtype, _SMALLEST_GATE_HALF)
+    return gate.is_meta or gate.min().item() >= _SMALLEST_GATE.get(dtype, _SMALLEST_GATE_HALF)
 
 
 def _column_dot(d_y: Tensor, value: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor | None]:
