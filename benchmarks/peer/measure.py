@@ -55,7 +55,8 @@ def kept_mib(model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
     holders: weakref.WeakSet[_Holder] = weakref.WeakSet()
 
     def pack(t: Tensor) -> _Holder:
-        holder = _Holder(t)
+        # detached: a kept output that knew its own node would keep the whole graph alive for ever
+        holder = _Holder(t.detach())
         holders.add(holder)
         return holder
 
