@@ -114,8 +114,10 @@ def attach_to(
     except BaseException:
         _withdraw(model, name, fresh=not board.attachments)
         raise
-    for key, parameter in _base_parameters(model):
+    base = list(_base_parameters(model))
+    for key, parameter in base:
         board.frozen.setdefault(key, parameter.requires_grad)
+    for _, parameter in base:  # only now: a tied parameter has two names
         parameter.requires_grad_(False)
     board.attachments[name] = Attachment(name, method_name, method, config, plan, owned)
     board.recompute_activations = board.recompute_activations or recompute_activations
@@ -244,9 +246,14 @@ def _refuse_quantised(site: Site, weight: torch.Tensor) -> None:
 
 
 def set_trainable(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Let exactly the named adapters' trained parameters require a gradient."""
+    """Let exactly the named adapters' trained parameters require a gradient.
+
+    What a later adapter replaces whole (two adapters with a head each, say) takes no part in the output, and so is
+    not trained.
+    """
     wanted: dict[int, tuple[nn.Parameter, bool]] = {}
     for _, _, slot in slots_of(model):
+        hidden = _hidden(slot, names)
         for name, labels in slot.items():
             for delta in labels.modules():
                 if not isinstance(delta, Delta):
@@ -257,11 +264,23 @@ def set_trainable(model: nn.Module, names: tuple[str, ...]) -> None:
                 for key in trained:
                     parameter = delta.get_parameter(key)
                     on = wanted.get(id(parameter), (parameter, False))[1]
-                    wanted[id(parameter)] = (parameter, on or name in names)
+                    wanted[id(parameter)] = (parameter, on or (name in names and id(delta) not in hidden))
     for parameter, on in wanted.values():
         parameter.requires_grad_(on)
         if not on:
             parameter.grad = None
+
+
+def _hidden(slot: Slot, names: tuple[str, ...]) -> set[int]:
+    """Ids of the deltas below an `Owned` of a later adapter on the same parameter."""
+    hidden: set[int] = set()
+    below: dict[str, list[int]] = {}
+    for delta in slot.deltas(names):
+        weight = delta.site.weight
+        if isinstance(delta, Owned):
+            hidden.update(below.pop(weight, []))
+        below.setdefault(weight, []).append(id(delta))
+    return hidden
 
 
 def remove_from(model: nn.Module, board: Board, name: str) -> None:
