@@ -447,7 +447,9 @@ def _runs(case: Case, method: str) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    marks = metafunc.definition.iter_markers("parametrize")
+    lists = [mark.args[0] for mark in marks]
+    chosen = {name for names in lists for name in (names.split(",") if isinstance(names, str) else names)}
     names = [name for name in metafunc.fixturenames if name not in chosen]
     if "case" in names and "method" in names:
         pairs = [(case, method) for case in CASES for method in METHODS if _runs(case, method)]
