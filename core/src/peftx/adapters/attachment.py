@@ -245,15 +245,15 @@ def _refuse_quantised(site: Site, weight: torch.Tensor) -> None:
         )
 
 
-def set_trainable(model: nn.Module, names: tuple[str, ...]) -> None:
+def set_trainable(model: nn.Module, names: tuple[str, ...], *, together: bool = True) -> None:
     """Let exactly the named adapters' trained parameters require a gradient.
 
-    What a later adapter replaces whole (two adapters with a head each, say) takes no part in the output, and so is
-    not trained.
+    Used together, what a later adapter replaces whole (two adapters with a head each, say) takes no part in the
+    output, and so is not trained.
     """
     wanted: dict[int, tuple[nn.Parameter, bool]] = {}
     for _, _, slot in slots_of(model):
-        hidden = _hidden(slot, names)
+        hidden = _hidden(slot, names) if together else set()
         for name, labels in slot.items():
             for delta in labels.modules():
                 if not isinstance(delta, Delta):

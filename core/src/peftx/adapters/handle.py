@@ -110,7 +110,7 @@ class Adapted:
         """Let exactly these adapters' parameters be trained, whatever is active (for mixed batches, say)."""
         for name in names:
             self._attachment(name)
-        set_trainable(self.model, tuple(names))
+        set_trainable(self.model, tuple(names), together=False)
         return self
 
     @contextmanager
