@@ -34,7 +34,7 @@ def fingerprint(model: nn.Module, skip: Collection[str] = ()) -> Fingerprint:
     structure, values = hashlib.sha256(), hashlib.sha256()
     skipped = set(skip)
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-        if SLOT in name.split("."):
+        if SLOT in name.split(".") or not isinstance(tensor, torch.Tensor):  # modules may keep extra state
             continue
         structure.update(f"{name}:{tuple(tensor.shape)};".encode())
         if name in skipped:

@@ -15,7 +15,7 @@ from peftx.adapters.attachment import Attachment, resolve_method
 from peftx.adapters.handle import Adapted, attach
 from peftx.adapters.host import root_board
 from peftx.artifacts.fingerprint import fingerprint
-from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key
+from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key, waiting_tensors
 from peftx.errors import ArtifactError
 
 __all__ = ["load"]
@@ -54,7 +54,7 @@ def load(
     name = name or manifest.name
     before = root_board(model)
     active = before.current.names if before is not None else ()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # adapters are made on the CPU
         adapted = attach(
             model, method_name, name=name, config=config, recompute_activations=recompute_activations
         )
@@ -69,6 +69,9 @@ def load(
 
 def _read_tensors(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
     path = folder / TENSORS
+    waiting = folder / waiting_tensors(manifest.tensor_file_sha256)
+    if waiting.is_file():  # the writer was stopped after the manifest, before the last rename
+        path = waiting
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {TENSORS}; the adapter is incomplete, copy it again")
     payload = path.read_bytes()

@@ -23,6 +23,7 @@ __all__ = [
     "TensorRecord",
     "read_manifest",
     "tensor_key",
+    "waiting_tensors",
 ]
 
 MANIFEST = "adapter.json"
@@ -73,6 +74,11 @@ class Manifest(_Strict):
     tensor_file_sha256: str
 
 
+def waiting_tensors(sha256: str) -> str:
+    """Name of a tensor file that is written but not yet in its place."""
+    return f".{TENSORS}.{sha256[:16]}.part"
+
+
 def tensor_key(site: str, slot: str) -> str:
     """A tensor's key in the tensor file."""
     return f"{site}::{slot}"
@@ -93,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path} has {path.stat().st_size} bytes, far more than a manifest; refused")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is not valid JSON ({error}); the adapter is damaged, copy it again"
         ) from None

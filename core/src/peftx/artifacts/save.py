@@ -1,4 +1,8 @@
-"""Writing an adapter: tensors first, manifest last, each put in place by a rename."""
+"""Writing an adapter so that a reader finds the old one or the new one, whenever the writing stops.
+
+The tensors are written whole beside the old ones, under a name that holds their hash; renaming the manifest is what
+makes them the adapter; only then do they take their usual name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,15 @@ import peftx
 from peftx.adapters.handle import Adapted
 from peftx.adapters.host import base_class
 from peftx.artifacts.fingerprint import fingerprint
-from peftx.artifacts.manifest import MANIFEST, TENSORS, Manifest, SiteRecord, TensorRecord, tensor_key
+from peftx.artifacts.manifest import (
+    MANIFEST,
+    TENSORS,
+    Manifest,
+    SiteRecord,
+    TensorRecord,
+    tensor_key,
+    waiting_tensors,
+)
 from peftx.errors import ArtifactError
 
 __all__ = ["save"]
@@ -80,8 +92,7 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / TENSORS, payload)
-        _replace(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+        _write(folder, payload, manifest)
     except OSError as error:
         raise ArtifactError(
             f"the adapter cannot be written to {folder}: {error.strerror or error}"
@@ -89,10 +100,18 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
     return folder
 
 
-def _replace(path: Path, payload: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _write(folder: Path, payload: bytes, manifest: Manifest) -> None:
+    waiting = folder / waiting_tensors(manifest.tensor_file_sha256)
+    part = folder / f".{MANIFEST}.{os.getpid()}.part"
     try:
-        part.write_bytes(payload)
-        part.replace(path)
+        waiting.write_bytes(payload)
+        part.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / MANIFEST)
+    except BaseException:
+        waiting.unlink(missing_ok=True)
+        raise
     finally:
         part.unlink(missing_ok=True)
+    waiting.replace(folder / TENSORS)
+    for left in folder.glob(waiting_tensors("*")):  # of writers that were stopped
+        left.unlink(missing_ok=True)
