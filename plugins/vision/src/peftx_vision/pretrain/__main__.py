@@ -24,7 +24,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m peftx_vision.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="weights to write (safetensors)")
     parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--passes", type=int, default=default.passes, help="images to train on (%(default)s)")
+    parser.add_argument(
+        "--passes", type=int, default=default.passes, help="images of both stages (%(default)s)"
+    )
     parser.add_argument("--fp32", action="store_true", help="no bf16 autocast")
     parser.add_argument(
         "--threads", type=int, default=1, help="results are repeatable per number (%(default)s)"
