@@ -24,7 +24,15 @@ from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.slot import SLOT, Board, Selection, Slot, slots_of
 from peftx.errors import AdapterError, ConfigError, SelectionError
 
-__all__ = ["Attachment", "attach_to", "detach_from", "remove_from", "resolve_method"]
+__all__ = [
+    "Attachment",
+    "attach_to",
+    "detach_from",
+    "plan_of",
+    "refuse_model",
+    "remove_from",
+    "resolve_method",
+]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -96,16 +104,11 @@ def attach_to(
 ) -> Board:
     """Attach one adapter; see `peftx.adapters.attach`."""
     method_name, method, config = resolve_method(method, config, options)
+    refuse_model(model)
     board = root_board(model)
     _check_place(model, name, board)
     board = board or Board(training=model.training)
-    plan, owned = method.plan(model, config), method.owned(model, config)
-    if not len(plan) and not len(owned):
-        raise SelectionError(
-            f"{method_name} found nothing to train: no target was given and the model has no part in the role of a "
-            "head; name targets, or the head's module in also_train"
-        )
-    method.check(plan, config)
+    plan, owned = plan_of(model, method_name, method, config)
     # tensors made in inference mode could never be trained
     with torch.inference_mode(False):
         deltas = _build(model, method, config, plan, owned)
@@ -125,6 +128,25 @@ def attach_to(
     set_trainable(model, (name,))
     hold_trunk(model, board)
     return board
+
+
+def plan_of(
+    model: nn.Module, method_name: str, method: AdapterMethod, config: Any
+) -> tuple[SitePlan, SitePlan]:
+    """The sites a method adapts and the parameters it owns, checked.
+
+    Raises:
+        SelectionError: a pattern matches nothing, or there is nothing to train.
+        ConfigError: the configuration does not suit the sites.
+    """
+    plan, owned = method.plan(model, config), method.owned(model, config)
+    if not len(plan) and not len(owned):
+        raise SelectionError(
+            f"{method_name} found nothing to train: no target was given and the model has no part in the role of a "
+            "head; name targets, or the head's module in also_train"
+        )
+    method.check(plan, config)
+    return plan, owned
 
 
 def _insert(
@@ -164,14 +186,10 @@ def _withdraw(model: nn.Module, name: str, fresh: bool) -> None:
 
 
 def _check_place(model: nn.Module, name: str, board: Board | None) -> None:
-    if not isinstance(model, nn.Module):
-        raise AdapterError(f"expected a torch module to adapt, got {type(model).__name__}")
     if not _NAME.fullmatch(name) or hasattr(Slot(Board(), ""), name):
         raise ConfigError(
             f"{name!r} cannot name an adapter; use letters, digits, - and _, and no name of a torch module's method"
         )
-    for path, module in model.named_modules():
-        _refuse_module(path or "the model", module)
     if board is not None and name in board.attachments:
         raise ConfigError(
             f"an adapter named {name!r} is attached already; choose another name or remove it first"
@@ -181,6 +199,14 @@ def _check_place(model: nn.Module, name: str, board: Board | None) -> None:
             raise AdapterError(
                 f"{path or 'the model'} was adapted through another root; attach to that root, or detach there first"
             )
+
+
+def refuse_model(model: Any) -> None:
+    """Refuse what can never be adapted (raise `AdapterError`), before anybody looks for sites in it."""
+    if not isinstance(model, nn.Module):
+        raise AdapterError(f"expected a torch module to adapt, got {type(model).__name__}")
+    for path, module in model.named_modules():
+        _refuse_module(path or "the model", module)
 
 
 def _refuse_module(path: str, module: nn.Module) -> None:

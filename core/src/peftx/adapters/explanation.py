@@ -149,11 +149,11 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     Raises:
         as `peftx.attach`.
     """
-    from peftx.adapters.attachment import Attachment, resolve_method
+    from peftx.adapters.attachment import Attachment, plan_of, refuse_model, resolve_method
 
     method_name, method, config = resolve_method(method, config, options)
-    plan, owned = method.plan(model, config), method.owned(model, config)
-    method.check(plan, config)
+    refuse_model(model)
+    plan, owned = plan_of(model, method_name, method, config)
     attachment = Attachment("explained", method_name, method, config, plan, owned)
     adapter = sum(method.param_count(site, config) for site in plan)
     unique = {id(_parameter(model, site)): site for site in owned}

@@ -16,6 +16,11 @@ _LINEAR = frozenset({"linear", "linear_t", "packed_attention"})
 _HEADS = frozenset({"head", "lm_head"})
 
 
+def _is_glob(pattern: str) -> bool:
+    # a bracket alone makes no glob: slices have them in their keys
+    return any(mark in pattern for mark in ("*", "?", "[!"))
+
+
 def _named(text: str, names: tuple[str, ...]) -> bool:
     return any(name == text or name.endswith(f".{text}") for name in names)
 
@@ -41,7 +46,7 @@ def _matcher(pattern: str) -> Callable[[Site], bool]:
     if is_query(pattern):
         accepts = expand(pattern)
         return lambda site: accepts(site.role)
-    if "*" in pattern or "?" in pattern:
+    if _is_glob(pattern):
         return lambda site: fnmatchcase(site.key, pattern)
     return lambda site: _named(pattern, (site.key,))
 
@@ -50,7 +55,8 @@ def _nothing(pattern: str, sites: Sequence[Site]) -> SelectionError:
     # one spelling of a place is enough: numbered blocks all have the same names
     ends = {re.sub(r"^.*\.\d+\.", "", site.key) for site in sites}
     roles = {site.role for site in sites}
-    known = sorted(roles | ends | {end.rsplit(".", 1)[-1] for end in ends})
+    parents = {role.partition(".")[0] for role in roles}
+    known = sorted(roles | parents | ends | {end.rsplit(".", 1)[-1] for end in ends} | {"all-linear"})
     shown = ", ".join(sorted(roles)) or "none"
     return SelectionError(
         f"nothing in the model matches {pattern!r}.{near_matches(pattern, known)} Roles here: {shown}; a site can "
@@ -137,7 +143,7 @@ def select_parameters(
 
 def _either(pattern: str) -> Callable[[Site], bool]:
     matches = _matcher(pattern)
-    bare = ":" not in pattern and not is_query(pattern) and "*" not in pattern and "?" not in pattern
+    bare = ":" not in pattern and not is_query(pattern) and not _is_glob(pattern)
 
     def accept(site: Site) -> bool:
         if matches(site):
