@@ -1,0 +1,133 @@
+"""Which sites a model has, of which kind and shape, whatever library it comes from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import peftx
+from peftx.adapters import KINDS
+from peftx.adapters.survey import base_modules, parameter_sites, weight_sites
+
+
+def test_every_parameter_is_one_site(case: Any) -> None:
+    model = case.build()
+    sites = parameter_sites(model)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    assert {site.key for site in sites} == set(named) and len(sites) == len(named)
+    for site in sites:
+        assert site.shape == tuple(named[site.key].shape) and site.dtype == torch.float32
+        assert site.kind in KINDS
+        assert site.key == f"{site.module}.{site.weight}".lstrip(".")
+
+
+def test_every_weight_site_covers_what_it_says(case: Any) -> None:
+    model = case.build()
+    for site in weight_sites(model):
+        weight = model.get_submodule(site.module)._parameters[site.weight]
+        stored = weight.t() if site.kind in ("linear_t", "embedding") else weight
+        if site.rows is not None:
+            stored = stored[slice(*site.rows)]
+        assert site.shape == tuple(stored.shape), site.key
+        assert site.kind in KINDS
+    keys = [site.key for site in weight_sites(model)]
+    assert len(keys) == len(set(keys))
+
+
+def test_slices_tile_their_whole(case: Any) -> None:
+    sites = weight_sites(case.build())
+    for whole in sites:
+        slices = [s for s in sites if s.part and (s.module, s.weight) == (whole.module, whole.weight)]
+        if whole.part or not slices:
+            continue
+        edges = sorted(s.rows for s in slices)
+        assert edges[0][0] == 0 and edges[-1][1] == whole.shape[0]
+        assert all(a[1] == b[0] for a, b in pairwise(edges))
+        assert {s.label for s in slices} == {f"{whole.weight}_{s.part}" for s in slices}
+
+
+def test_adapters_and_copies_change_nothing(case: Any) -> None:
+    model = case.build()
+    before = weight_sites(model), parameter_sites(model)
+    case.attach(model, "core.full")
+    case.attach(model, "core.lora", name="b")
+    assert (weight_sites(model), parameter_sites(model)) == before
+    twin = copy.deepcopy(model)
+    assert (weight_sites(twin), parameter_sites(twin)) == before
+    assert all("peftx" not in path for path, _ in base_modules(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "kind", "role", "shape"),
+    [
+        ("transformers_gpt2", "transformer.h.0.attn.c_attn", "linear_t", "attention.qkv", (24, 8)),
+        ("transformers_gpt2", "transformer.wte", "embedding", "embedding.token", (8, 20)),
+        ("timm_vit", "patch_embed.proj", "conv2d", "embedding.patch", (8, 3, 4, 4)),
+        ("packed_attention", "trunk.attn.in_proj[k]", "packed_attention", "attention.k", (8, 8)),
+        ("packed_attention_widths", "trunk.attn.k_proj", "packed_attention", "attention.k", (8, 6)),
+        ("packed_attention", "trunk.attn.out_proj", "packed_attention", "attention.out", (8, 8)),
+        ("openai_whisper", "decoder.blocks.0.cross_attn.query", "linear", "cross_attention.q", (8, 8)),
+        ("conv1d", "trunk.2", "conv1d", "conv", (4, 3, 3)),
+        (
+            "open_clip",
+            "visual.transformer.resblocks.0.attn.in_proj",
+            "packed_attention",
+            "attention.qkv",
+            (24, 8),
+        ),
+    ],
+)
+def test_known_sites(
+    case_of: Callable[[str], Any], name: str, key: str, kind: str, role: str, shape: tuple[int, ...]
+) -> None:
+    site = {s.key: s for s in weight_sites(case_of(name).build())}[key]
+    assert (site.kind, site.role, site.shape) == (kind, role, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "reader"),
+    [
+        ("timm_beit", "blocks.0.attn.qkv", "blocks.0.attn"),
+        ("packed_attention", "trunk.attn.out_proj", "trunk.attn"),
+        ("timm_vit", "blocks.0.attn.qkv", None),
+        ("encoder", "trunk.encoder.layers.0.linear1", None),
+        ("encoder", "trunk.encoder.layers.0.self_attn.out_proj", "trunk.encoder.layers.0.self_attn"),
+    ],
+)
+def test_who_reads_a_weight_that_is_not_called(
+    case_of: Callable[[str], Any], name: str, key: str, reader: str | None
+) -> None:
+    site = {s.key: s for s in weight_sites(case_of(name).build())}[key]
+    assert site.reader == reader
+    assert site.product is (reader is None), "where the input is never seen, no delta owns the product"
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(2 * x)
+
+
+def test_a_subclass_with_its_own_forward_keeps_it() -> None:
+    model = nn.Sequential(Doubled(3, 2))
+    assert [(s.kind, s.product) for s in weight_sites(model)] == [("linear", False)]
+    x = torch.randn(4, 3)
+    before = model(x)
+    adapted = peftx.attach(model, "core.lora", targets=["0"], also_train=[])
+    assert torch.equal(model(x), before)
+    with torch.no_grad():
+        a, b = adapted.tensors()["0", "A"].normal_(), adapted.tensors()["0", "B"].normal_()
+    expected = before + 2 * (2 * x) @ a.t() @ b.t()  # alpha / rank = 2
+    assert torch.allclose(model(x), expected, atol=1e-4)
+
+
+def test_sequence_first_models_say_so(case_of: Callable[[str], Any]) -> None:
+    dims = {s.key: s.batch_dim for s in weight_sites(case_of("encoder_sequence_first").build())}
+    assert dims["trunk.encoder.layers.0.linear1"] == 1
+    assert dims["trunk.encoder.layers.0.self_attn.in_proj[q]"] == 1
+    assert {s.batch_dim for s in weight_sites(case_of("encoder").build())} == {0}
