@@ -147,13 +147,14 @@ class Slot(nn.ModuleDict):
             weight = values.get(weight_name, parameters[weight_name])
             bias = None if bias_name is None else values.get(bias_name, parameters[bias_name])
             kind = site.kind
+            canonical = to_canonical(kind, weight)
             if site.rows is None:
-                new_weight, new_bias = delta.effective(to_canonical(kind, weight), bias)
+                new_weight, new_bias = delta.effective(canonical, bias)
             else:
                 start, stop = site.rows
                 part = None if bias is None else bias[start:stop]
-                new_weight, new_part = delta.effective(weight[start:stop], part)
-                new_weight = torch.cat((weight[:start], new_weight, weight[stop:]))
+                new_weight, new_part = delta.effective(canonical[start:stop], part)
+                new_weight = torch.cat((canonical[:start], new_weight, canonical[stop:]))
                 new_bias = bias
                 if bias is not None and new_part is not None and new_part is not part:
                     new_bias = torch.cat((bias[:start], new_part, bias[stop:]))
