@@ -321,3 +321,29 @@ def test_tied_tables_stay_tied_under_full(
     assert torch.equal(model.lm_head.weight, model.transformer.wte.weight)
     adapted.detach()
     assert model.lm_head.weight is model.transformer.wte.weight
+
+
+@pytest.mark.parametrize(
+    "name", ["packed_attention", "timm_vit", "timm_beit", "transformers_gpt2", "timm_swin"]
+)
+@pytest.mark.parametrize("parts", ["q", "k", "v", "qv", "kv", "qkv"])
+def test_slices_change_their_own_rows(
+    case_of: Callable[[str], Any], name: str, parts: str, perturb: Callable[..., None]
+) -> None:
+    """Against the same model with the update written into its fused weight by hand, read and called alike."""
+    case = case_of(name)
+    model, plain, inputs = case.build(), case.build(), case.samples()
+    options = {"also_train": [], "targets": [f"attention.{part}" for part in parts], "rank": 2}
+    adapted = peftx.attach(model, "core.lora", **options)
+    perturb(adapted.parameters())
+    tensors = adapted.tensors()
+    with torch.no_grad():
+        for site in adapted.attachment().plan:
+            weight = plain.get_submodule(site.module)._parameters[site.weight]
+            rows = (weight.t() if site.kind == "linear_t" else weight).chunk(3)["qkv".index(site.part)]
+            rows.add_(8 * tensors[site.key, "B"] @ tensors[site.key, "A"])  # alpha 16 over rank 2
+        assert torch.allclose(case.call(model, *inputs), case.call(plain, *inputs), atol=1e-4)
+        for site in adapted.attachment().plan:
+            weight = plain.get_submodule(site.module)._parameters[site.weight]
+            assert torch.allclose(getattr(model.get_submodule(site.module), site.weight), weight, atol=1e-5)
+    assert torch.allclose(case.call(model, *inputs), case.call(plain, *inputs), atol=1e-4)
