@@ -17,11 +17,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from peftx.adapters.base import to_canonical
-from peftx.adapters.delta import Delta, Owned
+from peftx.adapters.delta import Delta, Owned, Statistic
 from peftx.adapters.host import BOARD, hold_trunk, is_host, release_trunk, root_board, swap_in, swap_out
 from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.slot import SLOT, Board, Selection, Slot, slots_of
+from peftx.adapters.survey import statistic_sites
 from peftx.errors import AdapterError, ConfigError, SelectionError
 
 __all__ = [
@@ -126,7 +127,7 @@ def attach_to(
     board.recompute_activations = board.recompute_activations or recompute_activations
     board.current = Selection(names=(name,))
     set_trainable(model, (name,))
-    hold_trunk(model, board)
+    hold_again(model, board)
     return board
 
 
@@ -146,6 +147,8 @@ def plan_of(
             "head; name targets, or the head's module in also_train"
         )
     method.check(plan, config)
+    if config.trunk == "train":
+        owned = owned + SitePlan(tuple(statistic_sites(model)))
     return plan, owned
 
 
@@ -242,7 +245,12 @@ def _build(
     built: dict[str, dict[str, Delta]] = {}
     shared: dict[int, nn.Parameter] = {}
     for site in owned:
-        parameter: Any = model.get_submodule(site.module)._parameters[site.weight]
+        module = model.get_submodule(site.module)
+        if site.kind == "statistic":
+            buffer: Any = module._buffers[site.weight]
+            built.setdefault(site.module, {})[site.label] = Statistic(site, buffer)
+            continue
+        parameter: Any = module._parameters[site.weight]
         _refuse_quantised(site, parameter)
         # tied parameters (token table and output layer) stay tied in the adapter's copy
         copy = Owned(site, shared.get(id(parameter), parameter.detach()))
@@ -320,9 +328,14 @@ def remove_from(model: nn.Module, board: Board, name: str) -> None:
             else:
                 swap_out(module)
     del board.attachments[name]
+    board.current = Selection(names=tuple(n for n in board.current.names if n != name))
+    hold_again(model, board)
+
+
+def hold_again(model: nn.Module, board: Board) -> None:
+    """Hold the trunk as the adapters now active ask."""
     release_trunk(model, board)
     hold_trunk(model, board)
-    board.current = Selection(names=tuple(n for n in board.current.names if n != name))
 
 
 def detach_from(model: nn.Module, board: Board) -> None:

@@ -14,7 +14,7 @@ from peftx.adapters.site import Site
 if TYPE_CHECKING:
     from peftx.config.adapter import AdapterConfig
 
-__all__ = ["Delta", "Owned"]
+__all__ = ["Delta", "Owned", "Statistic"]
 
 
 class Delta(nn.Module):
@@ -99,3 +99,20 @@ class Owned(Delta):
     def param_count(site: Site, config: AdapterConfig | None = None) -> int:
         """As many as the parameter has."""
         return site.numel
+
+
+class Statistic(Delta):
+    """An adapter's own copy of one running statistic, which its layer updates in place while it trains.
+
+    An adapter whose trunk is in training mode moves batch-norm statistics; owning them keeps the base as it was and
+    stores them with the adapter.
+    """
+
+    value: Tensor
+
+    def __init__(self, site: Site, value: Tensor) -> None:
+        super().__init__(site)
+        self.register_buffer("value", value.detach().clone())
+
+    def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.value, bias

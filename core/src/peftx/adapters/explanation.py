@@ -156,7 +156,7 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     plan, owned = plan_of(model, method_name, method, config)
     attachment = Attachment("explained", method_name, method, config, plan, owned)
     adapter = sum(method.param_count(site, config) for site in plan)
-    unique = {id(_parameter(model, site)): site for site in owned}
+    unique = {id(_parameter(model, site)): site for site in owned if site.kind != "statistic"}
     own = sum(site.numel for site in unique.values())
     counts = Counts(
         adapter=adapter,
@@ -179,7 +179,10 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
         SiteRow(s.key, s.role, s.kind, s.shape, method.param_count(s, config), owned=False)
         for s in attachment.plan
     ]
-    rows += [SiteRow(s.key, s.role, s.kind, s.shape, s.numel, owned=True) for s in attachment.owned]
+    rows += [
+        SiteRow(s.key, s.role, s.kind, s.shape, 0 if s.kind == "statistic" else s.numel, owned=True)
+        for s in attachment.owned
+    ]
     # a layer's input is kept once, however many of its slices are adapted
     widths = {s.module: s.shape[1] if len(s.shape) > 1 else 0 for s in attachment.plan}
     return Explanation(

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from peftx.adapters.attachment import Attachment, attach_to, detach_from, remove_from, set_trainable
+from peftx.adapters.attachment import (
+    Attachment,
+    attach_to,
+    detach_from,
+    hold_again,
+    remove_from,
+    set_trainable,
+)
 from peftx.adapters.explanation import Counts, Explanation, count, explain_attachment
 from peftx.adapters.host import root_board
 from peftx.adapters.slot import Board, Selection, slots_of
@@ -104,6 +111,7 @@ class Adapted:
             raise AdapterError(f"an adapter cannot be used twice in one forward; got {', '.join(names)}")
         self._board.current = Selection(names=tuple(names))
         set_trainable(self.model, tuple(names))
+        hold_again(self.model, self._board)
         return self
 
     def train_only(self, *names: str) -> Adapted:
@@ -242,7 +250,10 @@ class Adapted:
         finally:
             board.trace = None
         return tuple(
-            site.key for name in self.active for site in self._attachment(name).sites if site.key not in seen
+            site.key
+            for name in self.active
+            for site in self._attachment(name).sites
+            if site.key not in seen and site.kind != "statistic"
         )
 
     def counts(self, name: str | None = None) -> Counts:

@@ -26,6 +26,7 @@ from peftx.adapters.slot import SLOT, Board, Slot
 from peftx.errors import AdapterError
 
 __all__ = [
+    "STATISTICS",
     "base_class",
     "hold_trunk",
     "is_host",
@@ -38,6 +39,9 @@ __all__ = [
 #: where the root of an adapted model keeps its board
 BOARD = "_peftx_board"
 
+#: buffers that a layer in training mode moves
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
 
 
@@ -45,13 +49,14 @@ class _Host:
     """Mixin marker of swapped classes; `_peftx_base` is the class that was there before."""
 
     _peftx_base: type
+    _peftx_names: tuple[str, ...]
     _peftx_product: Any = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # copy.deepcopy and torch.save come here: a generated class cannot be found by its name
         module: Any = self
         state = module.__getstate__()
-        return _rebuild, (type(self)._peftx_base, tuple(module._parameters)), state
+        return _rebuild, (type(self)._peftx_base, type(self)._peftx_names), state
 
     def train(self: Any, mode: bool = True) -> Any:
         super().train(mode)  # type: ignore[misc]
@@ -86,6 +91,11 @@ def _reader(name: str) -> property:
         parameters = self.__dict__["_parameters"]
         slot = self.__dict__["_modules"].get(SLOT)
         if name not in parameters:
+            if name in self.__dict__["_buffers"]:
+                buffer = self.__dict__["_buffers"][name]
+                return (
+                    buffer if slot is None or buffer is None else slot.statistic(name, buffer, self.training)
+                )
             if name in self.__dict__:
                 return self.__dict__[name]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -99,7 +109,7 @@ def _reader(name: str) -> property:
             raise AdapterError(f"the adapter on {slot.key} failed: {error}") from error
 
     def write(self: Any, value: Any) -> None:
-        if isinstance(value, nn.Parameter) or name in self._parameters:
+        if isinstance(value, nn.Parameter) or name in self._parameters or name in self._buffers:
             nn.Module.__setattr__(self, name, value)
         else:  # pruning and old weight norms put a plain tensor in the place of a parameter
             self.__dict__[name] = value
@@ -110,13 +120,13 @@ def _reader(name: str) -> property:
     return property(read, write, delete)
 
 
-def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
-    key = (cls, parameters)
+def _host_class(cls: type, names: tuple[str, ...]) -> type:
+    key = (cls, names)
     if key not in _classes:
-        body: dict[str, Any] = {name: _reader(name) for name in parameters}
-        body["_peftx_base"] = cls
+        body: dict[str, Any] = {name: _reader(name) for name in names}
+        body["_peftx_base"], body["_peftx_names"] = cls, names
         # a weight that is computed (a parametrised layer) is no parameter: the layer's own forward reads it
-        body["_peftx_product"] = root_base(cls) if "weight" in parameters else None
+        body["_peftx_product"] = root_base(cls) if "weight" in names else None
         # the name stays: sharding policies, repr and saved configurations go by it
         body["__module__"], body["__qualname__"], body["__doc__"] = (
             cls.__module__,
@@ -127,8 +137,8 @@ def _host_class(cls: type, parameters: tuple[str, ...]) -> type:
     return _classes[key]
 
 
-def _rebuild(cls: type, parameters: tuple[str, ...]) -> Any:
-    host: Any = _host_class(cls, parameters)
+def _rebuild(cls: type, names: tuple[str, ...]) -> Any:
+    host: Any = _host_class(cls, names)
     return host.__new__(host)
 
 
@@ -151,7 +161,8 @@ def swap_in(module: nn.Module) -> None:
     """
     if isinstance(module, _Host):
         return
-    host = _host_class(type(module), tuple(module._parameters))
+    statistics = (name for name in STATISTICS if name in module._buffers)
+    host = _host_class(type(module), (*module._parameters, *statistics))
     try:
         module.__class__ = host
     except TypeError as error:
@@ -189,7 +200,8 @@ def hold_trunk(model: nn.Module, board: Board) -> None:
     """
     if not board.training:
         return
-    policies = {attachment.config.trunk for attachment in board.attachments.values()}
+    active = board.current.names or tuple(board.attachments)
+    policies = {board.attachments[name].config.trunk for name in active}
     if not policies or "train" in policies:
         return
     everything = "eval" in policies

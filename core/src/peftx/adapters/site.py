@@ -24,6 +24,7 @@ KINDS = {
     "embedding": "nn.Embedding; seen as (width, vocabulary)",
     "packed_attention": "a projection inside nn.MultiheadAttention, whose weight is read without calling a module",
     "norm": "a normalisation layer's weight or bias",
+    "statistic": "a running statistic of a normalisation layer: moved by training, never trained",
     "parameter": "any other parameter: class token, position table, a bias, a layer scale",
 }
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from peftx.adapters.base import from_canonical, to_canonical
-from peftx.adapters.delta import Delta
+from peftx.adapters.delta import Delta, Statistic
 from peftx.adapters.unsplit import unsplit
 from peftx.errors import AdapterError
 
@@ -118,6 +118,16 @@ class Slot(nn.ModuleDict):
                 found.extend(labels._modules.values())
         return found
 
+    def statistic(self, name: str, base: Tensor, training: bool) -> Tensor:
+        """The running statistic a forward uses and, in training, moves: an active adapter's own.
+
+        Without one, a layer in training mode gets a copy to move, so that the base stays as it was.
+        """
+        for delta in reversed(self.deltas(self.board.selection().names)):
+            if isinstance(delta, Statistic) and delta.site.weight == name:
+                return delta.value
+        return base.clone() if training else base
+
     def _changing(self, names: tuple[str, ...], parameter: str) -> list[Delta]:
         return [
             delta
@@ -133,7 +143,7 @@ class Slot(nn.ModuleDict):
         if selection.rows is not None:
             others = tuple({other for names, _ in selection.rows for other in names})
             return unsplit(base, f"{self.key}.{name}") if self._changing(others, name) else base
-        deltas = self.deltas(selection.names)
+        deltas = [delta for delta in self.deltas(selection.names) if not isinstance(delta, Statistic)]
         changing = self._changing(selection.names, name)
         if not changing:
             return base

@@ -10,14 +10,14 @@ from typing import Any
 from torch import nn
 
 from peftx.adapters.base import ConvBase, root_base
-from peftx.adapters.host import base_class
+from peftx.adapters.host import STATISTICS, base_class
 from peftx.adapters.roles.generic import FAMILY as GENERIC
 from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
 from peftx.adapters.roles.vocabulary import part_role
 from peftx.adapters.site import Site
 from peftx.adapters.slot import SLOT
 
-__all__ = ["base_modules", "parameter_sites", "weight_sites"]
+__all__ = ["STATISTICS", "base_modules", "parameter_sites", "statistic_sites", "weight_sites"]
 
 _LAYERS: tuple[tuple[type, str], ...] = (
     (nn.Linear, "linear"),
@@ -206,3 +206,22 @@ def parameter_sites(model: nn.Module) -> list[Site]:
                 )
             )
     return found
+
+
+def statistic_sites(model: nn.Module) -> list[Site]:
+    """One site for every running statistic of the model's normalisation layers."""
+    return [
+        Site(
+            key=f"{path}.{name}" if path else name,
+            module=path,
+            kind="statistic",
+            role="norm",
+            shape=tuple(buffer.shape),
+            dtype=buffer.dtype,
+            weight=name,
+            product=False,
+        )
+        for path, module in base_modules(model)
+        for name in STATISTICS
+        if (buffer := module._buffers.get(name)) is not None
+    ]

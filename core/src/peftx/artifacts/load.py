@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from torch import nn
 
-from peftx.adapters.attachment import Attachment, resolve_method
+from peftx.adapters.attachment import Attachment, plan_of, resolve_method
 from peftx.adapters.handle import Adapted, attach
 from peftx.adapters.host import root_board
 from peftx.artifacts.fingerprint import fingerprint
@@ -48,7 +48,7 @@ def load(
     manifest = read_manifest(folder)
     tensors = _read_tensors(folder, manifest)
     method_name, method, config = resolve_method(manifest.method, manifest.config, {})
-    plan, owned = method.plan(model, config), method.owned(model, config)
+    plan, owned = plan_of(model, method_name, method, config)
     _check_sites(folder, manifest, Attachment("", method_name, method, config, plan, owned))
     _check_base(folder, manifest, model, set(owned.keys), check_base)
     name = name or manifest.name
