@@ -208,8 +208,17 @@ def test_no_pattern_at_all(case_of: Callable[[str], Any]) -> None:
     ]
 
 
-def test_a_model_without_roles_says_how_to_name_its_layers() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+def test_default_targets_fall_back_where_there_is_no_attention_and_no_mlp() -> None:
+    convolutions = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert "2" in peftx.attach(convolutions, "core.lora").attachment().plan.keys
+    plain = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    assert peftx.attach(plain, "core.lora").attachment().plan.keys == ("0", "2")
+    with pytest.raises(SelectionError, match="'attention'.*by the end of its name"):
+        peftx.attach(nn.Sequential(nn.Linear(3, 3)), "core.lora", targets=["attention"])
+
+
+def test_a_model_without_any_layer_says_how_to_name_a_site() -> None:
     with pytest.raises(SelectionError, match="by the end of its name"):
-        peftx.attach(model, "core.lora")
-    assert peftx.attach(model, "core.lora", targets=["all-linear"]).attachment().plan.keys == ("0", "2")
+        peftx.attach(nn.LayerNorm(3), "core.lora")

@@ -17,6 +17,7 @@ from peftx.adapters.select import select_parameters, select_sites
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.survey import parameter_sites, weight_sites
 from peftx.config.adapter import AdapterConfig
+from peftx.errors import SelectionError
 
 __all__ = ["AdapterMethod", "is_chosen"]
 
@@ -39,27 +40,34 @@ class AdapterMethod:
     Delta: ClassVar[Any] = None
     #: site kinds the method can adapt (see `peftx.adapters.site.KINDS`)
     kinds: ClassVar[tuple[str, ...]] = ()
+    #: tried in turn when the default targets match nothing: a convolutional network, then anything linear
+    fallbacks: ClassVar[tuple[tuple[str, ...], ...]] = (("conv", "downsample"), ("all-linear",))
     #: how the adapted model relates to the base before training
     starts_as: ClassVar[Literal["identity", "rounding", "shifted"]] = "identity"
     #: `effective` and `forward` read whole base weights, so a sharded base does not do
     needs_full_weight: ClassVar[bool] = False
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
-        """The sites to adapt.
+        """The sites to adapt: those of `targets`, or of the `fallbacks` when the default targets match nothing.
 
         Raises:
             SelectionError: a pattern matched nothing, or nothing this method can adapt.
         """
         owned = {(site.module, site.weight) for site in self.owned(model, config)}
-        chosen = select_sites(
-            weight_sites(model),
-            config.targets,
-            config.exclude,
-            self.kinds,
-            strict=is_chosen(config, "targets"),
-            method=type(self).__name__,
-        )
-        return SitePlan(tuple(site for site in chosen if (site.module, site.weight) not in owned))
+        sites = weight_sites(model)
+        strict = is_chosen(config, "targets")
+        refusal: SelectionError | None = None
+        for targets in (config.targets, *(() if strict else self.fallbacks)):
+            try:
+                chosen = select_sites(
+                    sites, targets, config.exclude, self.kinds, strict=strict, method=type(self).__name__
+                )
+            except SelectionError as error:
+                refusal = refusal or error
+                continue
+            return SitePlan(tuple(site for site in chosen if (site.module, site.weight) not in owned))
+        assert refusal is not None
+        raise refusal
 
     def owned(self, model: nn.Module, config: Any) -> SitePlan:
         """The parameters the adapter owns whole: by default those of the heads in ``also_train``."""

@@ -28,7 +28,8 @@ class AdapterConfig(BaseModel):
 
     targets: list[str] = Field(
         default=["attention", "cross_attention", "mlp"],
-        description="which sites to adapt: roles, globs, re:REGEX, or names",
+        description="which sites to adapt: roles, globs, re:REGEX, or names; where the default matches nothing, "
+        "convolutions, else every linear layer",
     )
     exclude: list[str] = Field(default=[], description="sites to leave out, same patterns; wins over targets")
     also_train: list[str] = Field(
