@@ -1,6 +1,7 @@
 """LoRA and DoRA of peftx against the ``peft`` package and against the frozen floor, on ViT-B/16 on a CPU.
 
-python benchmarks/peft_peer.py [--quick] [--out FILE] [--parts equality bytes calls times life imports] [--repeats 7]
+python benchmarks/peft_peer.py [--quick] [--out FILE] [--repeats 7]
+                              [--parts equality bytes calls times life imports] [--methods lora dora]
 
 One thread; process CPU time; variants interleaved in one process; ratios formed pair by pair. Prints one JSON line a
 figure (or writes them to FILE), then Markdown tables. Before anything else it checks that both libraries compute the
@@ -13,6 +14,7 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,13 +25,14 @@ from peer.records import Recorder, table
 from torch import nn
 
 PARTS = ("equality", "bytes", "calls", "times", "life", "imports")
+METHODS = ("lora", "dora")
 FLOOR = Variant("floor")
 
 
-def equality(recorder: Recorder, base: nn.Module, size: Size) -> None:
+def equality(recorder: Recorder, base: nn.Module, size: Size, methods: Sequence[str]) -> None:
     """Assert that both libraries take the same five steps."""
     batch = measure.data(2)
-    for method in ("lora", "dora"):
+    for method in methods:
         ours, theirs = (
             measure.losses(build(Variant(lib, method), base, size), batch) for lib in ("peftx", "peft")
         )
@@ -41,11 +44,11 @@ def equality(recorder: Recorder, base: nn.Module, size: Size) -> None:
             raise SystemExit(f"{method}: losses differ by {apart:.1e}: peftx {ours}, peft {theirs}")
 
 
-def kept(recorder: Recorder, base: nn.Module, size: Size) -> None:
+def kept(recorder: Recorder, base: nn.Module, size: Size, methods: Sequence[str]) -> None:
     """Record the bytes kept for the backward pass, with and without the first block's input requiring grad."""
     batch = measure.data(size.bytes_batch)
     variants = [FLOOR]
-    for method in ("lora", "dora"):
+    for method in methods:
         variants += [Variant("peft", method), Variant("peft", method, dropout=0.1)]
         variants += [Variant("peftx", method), Variant("peftx", method, dropout=0.1)]
         variants += [Variant("peftx", method, True), Variant("peftx", method, True, 0.1)]
@@ -56,10 +59,10 @@ def kept(recorder: Recorder, base: nn.Module, size: Size) -> None:
         recorder.add("kept for backward", str(variant), "grad in", measure.kept_mib(model, batch), "MiB")
 
 
-def call_counts(recorder: Recorder, base: nn.Module, size: Size) -> None:
+def call_counts(recorder: Recorder, base: nn.Module, size: Size, methods: Sequence[str]) -> None:
     """Record ATen calls of a forward and backward pass; they do not depend on the batch."""
     batch = measure.data(1)
-    for variant in (FLOOR, *(Variant(lib, m) for m in ("lora", "dora") for lib in ("peft", "peftx"))):
+    for variant in (FLOOR, *(Variant(lib, m) for m in methods for lib in ("peft", "peftx"))):
         model = build(variant, base, size)
         require_grad_in(model)
         work, views = measure.calls(model, batch)
@@ -67,10 +70,10 @@ def call_counts(recorder: Recorder, base: nn.Module, size: Size) -> None:
         recorder.add("ATen calls", str(variant), "views", views, "calls")
 
 
-def times(recorder: Recorder, base: nn.Module, size: Size, repeats: int) -> None:
+def times(recorder: Recorder, base: nn.Module, size: Size, methods: Sequence[str], repeats: int) -> None:
     """Record step times, LoRA and DoRA each in a group with its own floor."""
     batch = measure.data(size.batch)
-    for method in ("lora", "dora"):
+    for method in methods:
         variants = [FLOOR, Variant("peftx", method), Variant("peftx", method, True), Variant("peft", method)]
         models = [build(variant, base, size) for variant in variants]
         for model in models:
@@ -95,6 +98,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="write the JSON lines here instead of to stdout")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--repeats", type=int, help="paired repeats of a step (default 7)")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -103,15 +107,15 @@ def main() -> None:
     recorder = Recorder(args.out)
     base = base_model(size)
     if "equality" in args.parts:
-        equality(recorder, base, size)
+        equality(recorder, base, size, args.methods)
     if "bytes" in args.parts:
-        kept(recorder, base, size)
+        kept(recorder, base, size, args.methods)
     if "calls" in args.parts:
-        call_counts(recorder, base, size)
+        call_counts(recorder, base, size, args.methods)
     if "times" in args.parts:
-        times(recorder, base, size, repeats)
+        times(recorder, base, size, args.methods, repeats)
     if "life" in args.parts:
-        lifecycle.life_cycle(recorder, base, size, repeats)
+        lifecycle.life_cycle(recorder, base, size, args.methods, repeats)
     if "imports" in args.parts:
         lifecycle.imports(recorder, 3)
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "peft"))

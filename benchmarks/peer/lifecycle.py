@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ def _timed(run: Callable[[Any], Any], prepare: Callable[[], Any], repeats: int) 
     return times[1:]
 
 
-def life_cycle(recorder: Recorder, base: nn.Module, size: Size, repeats: int) -> None:
-    """Record every operation for LoRA and DoRA, with ``peft`` beside it."""
-    for method in ("lora", "dora"):
+def life_cycle(recorder: Recorder, base: nn.Module, size: Size, methods: Sequence[str], repeats: int) -> None:
+    """Record every operation for each method, with ``peft`` beside it."""
+    for method in methods:
         ours, theirs = Variant("peftx", method), Variant("peft", method)
         adapted = peftx.adapted(build(ours, base, size))
         wrapped = build(theirs, base, size)

@@ -58,7 +58,7 @@ def kept_bytes(model: nn.Module) -> int:
     holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> Holder:
-        holder = Holder(tensor)
+        holder = Holder(tensor.detach())  # an output that knew its own node would keep the graph alive
         holders.add(holder)
         return holder
 
