@@ -215,7 +215,7 @@ def test_default_targets_fall_back_where_there_is_no_attention_and_no_mlp() -> N
     assert "2" in peftx.attach(convolutions, "core.lora").attachment().plan.keys
     plain = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     assert peftx.attach(plain, "core.lora").attachment().plan.keys == ("0", "2")
-    with pytest.raises(SelectionError, match="'attention'.*by the end of its name"):
+    with pytest.raises(SelectionError, match=r"'attention'.*by the end of its name"):
         peftx.attach(nn.Sequential(nn.Linear(3, 3)), "core.lora", targets=["attention"])
 
 

@@ -63,7 +63,12 @@ def lookup() -> tuple[nn.Module, Tensor, list[str], dict[str, Any]]:
 def vit() -> tuple[nn.Module, Tensor, list[str], dict[str, Any]]:
     timm = pytest.importorskip("timm")
     model = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=0)
-    return model, torch.randn(2, 3, 32, 32), ["qkv", "proj", "fc1", "fc2"], {"exclude_modules": ["patch_embed.proj"]}
+    return (
+        model,
+        torch.randn(2, 3, 32, 32),
+        ["qkv", "proj", "fc1", "fc2"],
+        {"exclude_modules": ["patch_embed.proj"]},
+    )
 
 
 def gpt2() -> tuple[nn.Module, Tensor, list[str], dict[str, Any]]:
@@ -71,7 +76,12 @@ def gpt2() -> tuple[nn.Module, Tensor, list[str], dict[str, Any]]:
     config = transformers.GPT2Config(
         n_layer=2, n_embd=16, n_head=2, vocab_size=23, n_positions=8, bos_token_id=0, eos_token_id=0
     )
-    return transformers.GPT2Model(config), torch.randint(0, 23, (2, 6)), ["c_attn", "c_fc"], {"fan_in_fan_out": True}
+    return (
+        transformers.GPT2Model(config),
+        torch.randint(0, 23, (2, 6)),
+        ["c_attn", "c_fc"],
+        {"fan_in_fan_out": True},
+    )
 
 
 def output(model: nn.Module, x: Tensor) -> Tensor:
@@ -112,7 +122,9 @@ def build(
     model.eval().to(dtype)
     x = x.to(dtype) if x.is_floating_point() else x
     exclude = extra.get("exclude_modules", [])
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, **extra, **flags)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, **extra, **flags
+    )
     theirs = peft.get_peft_model(copy.deepcopy(model), config).eval().to(dtype)
     ours = peftx.attach(
         model, method, rank=rank, alpha=alpha, targets=targets, exclude=exclude, also_train=[]
@@ -153,7 +165,9 @@ def test_outputs_gradients_and_five_steps(
     ours, theirs, x, matched = build(make, method, rank=3, alpha=5, dtype=dtype, **flags)
     weights = torch.randn_like(output(ours.model, x))
     mine_opt = torch.optim.AdamW(ours.parameters(), lr=1e-2, weight_decay=0.01)
-    their_opt = torch.optim.AdamW((p for p in theirs.parameters() if p.requires_grad), lr=1e-2, weight_decay=0.01)
+    their_opt = torch.optim.AdamW(
+        (p for p in theirs.parameters() if p.requires_grad), lr=1e-2, weight_decay=0.01
+    )
     steps = 1 if dtype == torch.float32 and make in (vit, gpt2) else 5
     for step in range(steps):
         mine, other = output(ours.model, x), output(theirs, x)
@@ -189,7 +203,12 @@ def test_rank_and_alpha_patterns_mean_what_they_mean_in_peft(pattern: dict[str, 
     model = Mlp().eval()
     alphas = {"down": 7}
     config = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules=["up", "down"], rank_pattern=pattern, alpha_pattern=alphas, use_rslora=True
+        r=3,
+        lora_alpha=5,
+        target_modules=["up", "down"],
+        rank_pattern=pattern,
+        alpha_pattern=alphas,
+        use_rslora=True,
     )
     theirs = peft.get_peft_model(copy.deepcopy(model), config)
     ours = peftx.attach(
