@@ -43,9 +43,8 @@ class DoRADelta(LoRADelta):
                 f"the magnitudes of {site.key} start as the lengths of its weight's rows, which a model on the meta "
                 "device does not have; load the weights first"
             )
-        squares = row_sq(weight.flatten(1))
-        # the start goes through the very norm the forward uses, so that the first gain is exactly one
-        start = self._norm_of(squares, weight.flatten(1))
+        # with B = 0 the norm of the forward is this to the last bit, so the first gain is exactly one
+        start = row_sq(weight.flatten(1)).clamp_min(1e-24).sqrt()
         self.m = nn.Parameter(start.to(self.parameter_dtype(site.dtype)))
         self._squares: tuple[weakref.ref[Tensor], Any, Tensor] | None = None
 
