@@ -10,7 +10,7 @@ def test_list_shows_everything_and_how_to_get_packs(peftx):
     assert (status, err) == (0, "")
     for expected in ("core.lora", "toy.scale", "toy.sorting", "toy.small", "toy.net", "installed"):
         assert expected in out
-    assert "to get vision: pip install peftx-vision" in out and "./kernels ./core ./plugins/vision" in out
+    assert "to get vision: `pip install ./kernels ./core ./plugins/vision` in a clone" in out
 
 
 def test_list_of_one_domain(peftx):
@@ -106,7 +106,7 @@ def test_info_of_every_kind_as_json(peftx):
 def test_info_of_something_unknown(peftx):
     status, _, err = peftx("info", "toy.skale")
     assert status == 2 and err.startswith("error: nothing is called 'toy.skale'. Did you mean toy.scale")
-    assert "pip install peftx-vision" in peftx("info", "vision.snella")[2]
+    assert "pip install ./kernels ./core ./plugins/vision" in peftx("info", "vision.snella")[2]
     assert peftx("info", "toy") == (2, "", "error: toy is a domain: `peftx list toy` shows what it has\n")
 
 

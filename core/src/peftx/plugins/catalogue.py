@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Whether the packs are on a package index. Until then nobody is told to install a name that anyone could register.
+PUBLISHED = False
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
@@ -31,18 +34,13 @@ class Pack:
         """One clause saying how to install the pack, or that it cannot be had yet."""
         if self.state == "planned":
             return f"{self.distribution} is planned and cannot be installed yet"
-        return f"install it with `{self.pip}`, or from a clone with `{self.pip_clone}`"
+        return f"get it with {self.command}"
 
     @property
-    def pip(self) -> str:
-        """The pip command."""
-        return f"pip install {self.distribution}"
-
-    @property
-    def pip_clone(self) -> str:
-        """The pip command in the root of a clone; naming every local folder keeps pip from looking
-        elsewhere."""
-        return f"pip install ./kernels ./core ./{self.folder}"
+    def command(self) -> str:
+        """The pip command, and where to give it; naming every local folder keeps pip from looking elsewhere."""
+        clone = f"`pip install ./kernels ./core ./{self.folder}` in a clone of peftx"
+        return f"`pip install {self.distribution}`, or {clone}" if PUBLISHED else clone
 
 
 CATALOGUE: dict[str, Pack] = {

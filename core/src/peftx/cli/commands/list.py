@@ -131,4 +131,4 @@ def _how_to_get(registry: Registry, domain: str | None) -> None:
     if len(registry.plugins) == 1:
         print("no packs are installed; core alone has no task to run")
     for pack in available:
-        print(f"to get {pack.domain}: {pack.pip}    (from a clone: {pack.pip_clone})")
+        print(f"to get {pack.domain}: {pack.command}")
