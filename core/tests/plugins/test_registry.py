@@ -202,5 +202,5 @@ def test_every_builtin_target_and_config_exists():
 
 def test_the_catalogue_says_how_to_get_each_pack():
     vision = CATALOGUE["vision"]
-    assert vision.pip_clone == "pip install ./kernels ./core ./plugins/vision"
+    assert vision.command == "`pip install ./kernels ./core ./plugins/vision` in a clone of peftx"
     assert all(pack.state in ("available", "planned") and pack.summary for pack in CATALOGUE.values())
