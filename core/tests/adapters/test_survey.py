@@ -27,6 +27,23 @@ def test_every_parameter_is_one_site(case: Any) -> None:
         assert site.key == f"{site.module}.{site.weight}".lstrip(".")
 
 
+def test_slices_of_a_bias_are_those_of_its_weight(case: Any) -> None:
+    model = case.build()
+    plain, sliced = parameter_sites(model), parameter_sites(model, bias_slices=True)
+    assert [site for site in sliced if not site.part] == plain
+    weights = {(s.module, s.part): s for s in weight_sites(model) if s.part and s.bias is not None}
+    biases = {(s.module, s.part): s for s in sliced if s.part}
+    # where key and value widths differ, only the bias is fused
+    assert set(weights) <= set(biases) and (
+        set(biases) == set(weights) or case.name == "packed_attention_widths"
+    )
+    for place, site in biases.items():
+        start, stop = site.rows or (0, 0)
+        assert site.shape == (stop - start,) and site.weight in ("bias", "in_proj_bias")
+        if place in weights:
+            assert (site.rows, site.role) == (weights[place].rows, weights[place].role)
+
+
 def test_every_weight_site_covers_what_it_says(case: Any) -> None:
     model = case.build()
     for site in weight_sites(model):

@@ -252,6 +252,10 @@ def _build(
             continue
         parameter: Any = module._parameters[site.weight]
         _refuse_quantised(site, parameter)
+        if site.rows is not None:
+            rows = Owned(site, parameter.detach()[slice(*site.rows)])
+            built.setdefault(site.module, {})[site.label] = rows
+            continue
         # tied parameters (token table and output layer) stay tied in the adapter's copy
         copy = Owned(site, shared.get(id(parameter), parameter.detach()))
         shared.setdefault(id(parameter), copy.value)
@@ -306,15 +310,26 @@ def set_trainable(model: nn.Module, names: tuple[str, ...], *, together: bool = 
 
 
 def _hidden(slot: Slot, names: tuple[str, ...]) -> set[int]:
-    """Ids of the deltas below an `Owned` of a later adapter on the same parameter."""
+    """Ids of the deltas below an `Owned` of a later adapter on the same parameter, or on all of its rows."""
     hidden: set[int] = set()
-    below: dict[str, list[int]] = {}
-    for delta in slot.deltas(names):
-        weight = delta.site.weight
+    above: dict[str, list[Site]] = {}
+    for delta in reversed(slot.deltas(names)):
+        later = above.setdefault(delta.site.weight, [])
+        if _covered(delta.site, later):
+            hidden.add(id(delta))
         if isinstance(delta, Owned):
-            hidden.update(below.pop(weight, []))
-        below.setdefault(weight, []).append(id(delta))
+            later.append(delta.site)
     return hidden
+
+
+def _covered(site: Site, later: list[Site]) -> bool:
+    if not later or any(other.rows is None for other in later):
+        return bool(later)
+    at, end = site.rows or (0, site.shape[0])
+    for start, stop in sorted(other.rows for other in later if other.rows is not None):
+        if start <= at:
+            at = max(at, stop)
+    return at >= end
 
 
 def remove_from(model: nn.Module, board: Board, name: str) -> None:

@@ -200,9 +200,13 @@ def effective_rows(delta: Delta, weight: Tensor, bias: Tensor | None) -> tuple[T
     if rows is None:
         return delta.effective(weight, bias)
     start, stop = rows
-    own_weight, own_bias = delta.effective(weight[start:stop], None if bias is None else bias[start:stop])
-    weight = torch.cat((weight[:start], own_weight, weight[stop:]))
-    if bias is not None and own_bias is not None:
+    part = None if bias is None else bias[start:stop]
+    if delta.site.weight == "bias":  # a slice of a bias is no reason to copy the weight
+        own_bias = delta.effective(weight, part)[1]
+    else:
+        own_weight, own_bias = delta.effective(weight[start:stop], part)
+        weight = torch.cat((weight[:start], own_weight, weight[stop:]))
+    if bias is not None and own_bias is not None and own_bias is not part:
         bias = torch.cat((bias[:start], own_bias, bias[stop:]))
     return weight, bias
 

@@ -81,7 +81,8 @@ class Owned(Delta):
 
     Equation: ``weight' = value`` (``bias' = value`` when the site is a layer's bias). It starts as the base value,
     so the model is unchanged until it is trained; it is saved with its adapter, and the base stays as it was. The
-    value keeps the layout of the module, not the canonical one, so that tied parameters can share one copy.
+    value keeps the layout of the module, not the canonical one, so that tied parameters can share one copy. Of a
+    slice of a fused bias it holds the slice's rows alone, so no optimizer ever sees the others.
     """
 
     def __init__(self, site: Site, value: Tensor | nn.Parameter) -> None:
@@ -94,6 +95,20 @@ class Owned(Delta):
         if self.site.weight == "bias":
             return weight, self.value if bias is None else self.value.to(bias.dtype)
         return to_canonical(self.site.kind, self.value.to(weight.dtype)), bias
+
+    def forward_rows(self, deltas: Sequence[Delta], x: Tensor, base: Base) -> Tensor:
+        """Slices of a bias leave the product whole: it is the base's own, with the bias put together."""
+        bias = base.bias
+        if bias is None or any(delta.site.weight != "bias" for delta in deltas):
+            return super().forward_rows(deltas, x, base)
+        weight, at = base.weight, 0
+        pieces: list[Tensor] = []
+        for delta in sorted(deltas, key=lambda d: d.site.rows or (0, 0)):
+            start, stop = delta.site.rows or (0, bias.shape[0])
+            own = delta.effective(weight, bias[start:stop])[1]
+            pieces += [bias[at:start], bias[start:stop] if own is None else own]
+            at = stop
+        return base.run(x, weight, torch.cat((*pieces, bias[at:])))
 
     @staticmethod
     def param_count(site: Site, config: AdapterConfig | None = None) -> int:

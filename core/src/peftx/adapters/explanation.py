@@ -156,7 +156,12 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     plan, owned = plan_of(model, method_name, method, config)
     attachment = Attachment("explained", method_name, method, config, plan, owned)
     adapter = sum(method.param_count(site, config) for site in plan)
-    unique = {id(_parameter(model, site)): site for site in owned if site.kind != "statistic"}
+    # a tied parameter is one tensor; slices are each a tensor of their own
+    unique: dict[int | str, Site] = {
+        id(_parameter(model, site)) if site.rows is None else site.key: site
+        for site in owned
+        if site.kind != "statistic"
+    }
     own = sum(site.numel for site in unique.values())
     counts = Counts(
         adapter=adapter,

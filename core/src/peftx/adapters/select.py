@@ -104,17 +104,21 @@ def select_sites(
 
 
 def _whole_or_slices(
-    chosen: list[Site], usable: list[Site], excluded: list[Callable[[Site], bool]]
+    chosen: list[Site], usable: Sequence[Site], excluded: list[Callable[[Site], bool]]
 ) -> list[Site]:
     def out(site: Site) -> bool:
         return any(matches(site) for matches in excluded)
 
     whole = {(site.module, site.weight) for site in chosen if not site.part}
+    parts: dict[tuple[str, str], list[Site]] = {}
+    for site in usable:
+        if site.part:
+            parts.setdefault((site.module, site.weight), []).append(site)
     kept: dict[str, Site] = {}
     for site in chosen:
         if out(site) or (site.part and (site.module, site.weight) in whole):
             continue
-        slices = [s for s in usable if s.part and (s.module, s.weight) == (site.module, site.weight)]
+        slices = parts.get((site.module, site.weight), [])
         if not site.part and any(out(s) for s in slices):
             kept.update((s.key, s) for s in slices if not out(s))
         else:
@@ -127,18 +131,19 @@ def select_parameters(
 ) -> list[Site]:
     """Parameter sites named by patterns; a pattern may also name the module that holds them.
 
+    Where there are slices of a bias, the whole and its slices go by the rule of `select_sites`.
+
     Raises:
         SelectionError: with `strict`, a pattern that matches nothing.
     """
-    excluded = [_either(pattern) for pattern in exclude]
     chosen: dict[str, Site] = {}
     for pattern in patterns:
         matches = _either(pattern)
         hits = [site for site in sites if matches(site)]
         if not hits and strict:
             raise _nothing(pattern, sites)
-        chosen.update((site.key, site) for site in hits if not any(no(site) for no in excluded))
-    return list(chosen.values())
+        chosen.update((site.key, site) for site in hits)
+    return _whole_or_slices(list(chosen.values()), sites, [_either(pattern) for pattern in exclude])
 
 
 def _either(pattern: str) -> Callable[[Site], bool]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from peftx.adapters.base import from_canonical, to_canonical
+from peftx.adapters.base import effective_rows, from_canonical, to_canonical
 from peftx.adapters.delta import Delta, Statistic
 from peftx.adapters.unsplit import unsplit
 from peftx.errors import AdapterError
@@ -157,17 +157,7 @@ class Slot(nn.ModuleDict):
             weight = values.get(weight_name, parameters[weight_name])
             bias = None if bias_name is None else values.get(bias_name, parameters[bias_name])
             kind = site.kind
-            canonical = to_canonical(kind, weight)
-            if site.rows is None:
-                new_weight, new_bias = delta.effective(canonical, bias)
-            else:
-                start, stop = site.rows
-                part = None if bias is None else bias[start:stop]
-                new_weight, new_part = delta.effective(canonical[start:stop], part)
-                new_weight = torch.cat((canonical[:start], new_weight, canonical[stop:]))
-                new_bias = bias
-                if bias is not None and new_part is not None and new_part is not part:
-                    new_bias = torch.cat((bias[:start], new_part, bias[stop:]))
+            new_weight, new_bias = effective_rows(delta, to_canonical(kind, weight), bias)
             values[weight_name] = from_canonical(kind, new_weight)
             if bias_name is not None:
                 values[bias_name] = new_bias

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from peftx.adapters.base import ConvBase, root_base
+from peftx.adapters.base import ConvBase, root_base, to_canonical
 from peftx.adapters.host import STATISTICS, base_class
 from peftx.adapters.roles.generic import FAMILY as GENERIC
 from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
@@ -168,8 +168,13 @@ def _attention_sites(path: str, module: nn.MultiheadAttention, hit: RoleHit | No
             )
 
 
-def parameter_sites(model: nn.Module) -> list[Site]:
-    """One site for every parameter of the model, as `Owned` takes them; keys are the parameters' names."""
+def parameter_sites(model: nn.Module, *, bias_slices: bool = False) -> list[Site]:
+    """One site for every parameter of the model, as `Owned` takes them; keys are the parameters' names.
+
+    With `bias_slices` the bias of a fused projection also gives a site for each slice, as its weight does in
+    `weight_sites`. They are asked for by methods that train biases only: to any other, ``attention.q`` of a fused
+    projection would mean its bias and silently leave its weight out.
+    """
     hits, loose = roles_of(model), parameter_roles_of(model)
     found: list[Site] = []
     attentions = {path for path, module in base_modules(model) if isinstance(module, nn.MultiheadAttention)}
@@ -189,23 +194,36 @@ def parameter_sites(model: nn.Module) -> list[Site]:
                 kind = "norm"
             else:
                 kind = "parameter"
-            found.append(
-                Site(
-                    key=key,
-                    module=path,
-                    kind=kind,
-                    role=hit.role,
-                    shape=tuple(parameter.shape),
-                    dtype=parameter.dtype,
-                    weight=name,
-                    bias="bias" if layer and module._parameters.get("bias") is not None else None,
-                    group=hit.group,
-                    batch_dim=0 if hit.batch_first else 1,
-                    product=bool(layer) and root_base(cls) is not None and reader is None,
-                    reader=reader,
-                )
+            site = Site(
+                key=key,
+                module=path,
+                kind=kind,
+                role=hit.role,
+                shape=tuple(parameter.shape),
+                dtype=parameter.dtype,
+                weight=name,
+                bias="bias" if layer and module._parameters.get("bias") is not None else None,
+                group=hit.group,
+                batch_dim=0 if hit.batch_first else 1,
+                product=bool(layer) and root_base(cls) is not None and reader is None,
+                reader=reader,
             )
+            found.append(site)
+            if bias_slices:
+                found.extend(_bias_slices(site, module, hit))
     return found
+
+
+def _bias_slices(site: Site, module: nn.Module, hit: RoleHit) -> Iterator[Site]:
+    """The slices of a bias, where the weight it belongs to has them."""
+    if site.weight == "in_proj_bias" and isinstance(module, nn.MultiheadAttention):
+        # one packed bias, also where widths differ and the weights stand apart
+        yield from _slices(site, replace(hit, parts=("q", "k", "v")))
+    weight: Any = module._parameters.get("weight")
+    if site.weight == "bias" and site.kind in ("linear", "linear_t") and weight is not None:
+        shape = tuple(to_canonical(site.kind, weight).shape)
+        if _sliceable(replace(site, shape=shape), hit):
+            yield from _slices(site, hit)
 
 
 def statistic_sites(model: nn.Module) -> list[Site]:

@@ -24,7 +24,8 @@ class BitFit(AdapterMethod):
     """`core.bitfit`: ``y = W x + b'`` with b' trained; linear, convolution and normalisation layers, and the head.
 
     Biases are told by the parameter's name, exactly ``bias`` (or one of the packed forms), never by a part of a
-    name: relative-position tables are not biases of a layer.
+    name: relative-position tables are not biases of a layer. Of a fused projection ``attention.q`` is the bias of its
+    queries, the first third of one vector; the other rows are no part of the adapter.
 
     Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models",
     ACL 2022, arXiv 2106.10199.
@@ -37,15 +38,17 @@ class BitFit(AdapterMethod):
         return SitePlan()
 
     def owned(self, model: nn.Module, config: Any) -> SitePlan:
-        sites = parameter_sites(model)
+        sites = parameter_sites(model, bias_slices=True)
         heads = super().owned(model, config)
-        taken = set(heads.keys)
+        taken = {(site.module, site.weight) for site in heads}
         biases = [
             site
             for site in select_parameters(
                 sites, config.targets, config.exclude, strict=is_chosen(config, "targets")
             )
-            if site.weight in _BIASES and site.key not in taken and (config.norms or site.role != "norm")
+            if site.weight in _BIASES
+            and (site.module, site.weight) not in taken
+            and (config.norms or site.role != "norm")
         ]
         if not biases:
             raise SelectionError(
