@@ -481,6 +481,8 @@ def perturb() -> Callable[..., None]:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for tensor in tensors:
+                if not isinstance(tensor, torch.nn.Parameter):
+                    continue  # a running statistic: moved by forwards, not by noise
                 tensor.add_(scale * torch.randn(tensor.shape, generator=generator).to(tensor))
 
     return run

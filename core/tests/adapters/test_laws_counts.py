@@ -17,7 +17,9 @@ def test_counts_are_the_formula_and_the_explanation(case: Any, method: str) -> N
     counts = adapted.counts()
     assert counts == promised.counts
     assert counts.trainable == counts.adapter + counts.owned == sum(p.numel() for p in adapted.parameters())
-    assert counts.stored_bytes == 4 * counts.trainable
+    statistics = [site for site in adapted.attachment().sites if site.kind == "statistic"]
+    moved = sum(site.numel * site.dtype.itemsize for site in statistics)
+    assert counts.stored_bytes == 4 * counts.trainable + moved
     assert counts.base_total == sum(p.numel() for key, p in model.named_parameters() if "peftx" not in key)
     explained = adapted.explain()
     assert explained.rows == promised.rows

@@ -23,6 +23,7 @@ from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.slot import SLOT, Board, Selection, Slot, slots_of
 from peftx.adapters.survey import statistic_sites
+from peftx.adapters.surveying import one_survey
 from peftx.errors import AdapterError, ConfigError, SelectionError
 
 __all__ = [
@@ -102,14 +103,15 @@ def attach_to(
     config: Any,
     recompute_activations: bool,
     options: dict[str, Any],
+    planned: tuple[SitePlan, SitePlan] | None = None,
 ) -> Board:
-    """Attach one adapter; see `peftx.adapters.attach`."""
+    """Attach one adapter; see `peftx.adapters.attach`. `planned` is what `plan_of` said of this very model."""
     method_name, method, config = resolve_method(method, config, options)
     refuse_model(model)
     board = root_board(model)
     _check_place(model, name, board)
     board = board or Board(training=model.training)
-    plan, owned = plan_of(model, method_name, method, config)
+    plan, owned = planned or plan_of(model, method_name, method, config)
     # tensors made in inference mode could never be trained
     with torch.inference_mode(False):
         deltas = _build(model, method, config, plan, owned)
@@ -140,7 +142,8 @@ def plan_of(
         SelectionError: a pattern matches nothing, or there is nothing to train.
         ConfigError: the configuration does not suit the sites.
     """
-    plan, owned = method.plan(model, config), method.owned(model, config)
+    with one_survey():
+        plan, owned = method.plan(model, config), method.owned(model, config)
     if not len(plan) and not len(owned):
         raise SelectionError(
             f"{method_name} found nothing to train: no target was given and the model has no part in the role of a "

@@ -168,7 +168,8 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
         owned=own,
         head=sum(site.numel for site in unique.values() if site.role == "head"),
         trainable=adapter + own,
-        stored_bytes=(adapter + own) * _FLOAT32,
+        stored_bytes=(adapter + own) * _FLOAT32
+        + sum(site.numel * site.dtype.itemsize for site in owned if site.kind == "statistic"),
         base_total=_base_total(model),
     )
     return _explanation(model, method_name, attachment, counts)

@@ -16,6 +16,7 @@ from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
 from peftx.adapters.roles.vocabulary import part_role
 from peftx.adapters.site import Site
 from peftx.adapters.slot import SLOT
+from peftx.adapters.surveying import kept
 
 __all__ = ["STATISTICS", "base_modules", "parameter_sites", "statistic_sites", "weight_sites"]
 
@@ -25,6 +26,9 @@ _LAYERS: tuple[tuple[type, str], ...] = (
     (nn.Conv2d, "conv2d"),
     (nn.Embedding, "embedding"),
 )
+
+
+_roles = kept(roles_of)
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -47,12 +51,13 @@ def _kind(cls: type) -> str:
     return ""
 
 
+@kept
 def weight_sites(model: nn.Module) -> list[Site]:
     """Sites whose weight is a layer's matrix, table or kernel, whole and by slice.
 
     A fused projection gives one site for the whole weight and one for each slice; a plan holds either.
     """
-    hits = roles_of(model)
+    hits = _roles(model)
     found: list[Site] = []
     attentions: dict[str, nn.MultiheadAttention] = {}
     for path, module in base_modules(model):
@@ -168,6 +173,7 @@ def _attention_sites(path: str, module: nn.MultiheadAttention, hit: RoleHit | No
             )
 
 
+@kept
 def parameter_sites(model: nn.Module, *, bias_slices: bool = False) -> list[Site]:
     """One site for every parameter of the model, as `Owned` takes them; keys are the parameters' names.
 
@@ -175,7 +181,7 @@ def parameter_sites(model: nn.Module, *, bias_slices: bool = False) -> list[Site
     `weight_sites`. They are asked for by methods that train biases only: to any other, ``attention.q`` of a fused
     projection would mean its bias and silently leave its weight out.
     """
-    hits, loose = roles_of(model), parameter_roles_of(model)
+    hits, loose = _roles(model), parameter_roles_of(model)
     found: list[Site] = []
     attentions = {path for path, module in base_modules(model) if isinstance(module, nn.MultiheadAttention)}
     for path, module in base_modules(model):

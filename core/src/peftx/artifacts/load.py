@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from torch import nn
 
-from peftx.adapters.attachment import Attachment, plan_of, resolve_method
-from peftx.adapters.handle import Adapted, attach
+from peftx.adapters.attachment import Attachment, attach_to, plan_of, resolve_method
+from peftx.adapters.handle import Adapted
 from peftx.adapters.host import root_board
 from peftx.artifacts.fingerprint import fingerprint
 from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key, waiting_tensors
@@ -55,9 +55,8 @@ def load(
     before = root_board(model)
     active = before.current.names if before is not None else ()
     with torch.random.fork_rng(devices=[]):  # adapters are made on the CPU
-        adapted = attach(
-            model, method_name, name=name, config=config, recompute_activations=recompute_activations
-        )
+        attach_to(model, method_name, name, config, recompute_activations, {}, planned=(plan, owned))
+    adapted = Adapted(model)
     try:
         _fill(folder, adapted.tensors(name), tensors, manifest)
     except ArtifactError:
