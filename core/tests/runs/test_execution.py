@@ -90,6 +90,7 @@ def test_a_baseline_does_not_change_the_methods_row(registry: Registry, tmp_path
 def test_data_without_a_test_split_have_no_test_column(registry: Registry, tmp_path: Path) -> None:
     result = run(registry, tmp_path / "run", train={"epochs": 1}, data={"name": "points", "test": False})
     assert "test" not in result.table.render()
+    assert any("no test split" in note for note in result.notes)
     assert set(result.rows[0]["metrics"]) == {"val"}
 
 
@@ -130,6 +131,15 @@ def test_absent_data_leave_no_folder(registry: Registry, tmp_path: Path) -> None
 def test_targets_that_match_nothing_are_an_error(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(PeftxError, match="nowhere"):
         run(registry, tmp_path / "run", method={"name": "core.lora", "targets": ["nowhere"]})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_cannot_start_leaves_the_one_it_would_replace(registry: Registry, tmp_path: Path) -> None:
+    folder = run(registry, tmp_path / "run", train={"epochs": 1}, baselines=[]).folder
+    before = (folder / "record.json").read_bytes()
+    with pytest.raises(PeftxError):
+        run(registry, folder, method={"name": "core.lora", "targets": ["nowhere"]})
+    assert (folder / "record.json").read_bytes() == before and (folder / "adapter").is_dir()
 
 
 def test_listeners_hear_the_run(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ def execute(
     started = time.perf_counter()
     plan = preflight(config, registry)
 
+    from peftx.runs.rows import rehearse
     from peftx.runs.session import load_data, make_task
     from peftx.training.backend import Backend
 
@@ -52,6 +53,7 @@ def execute(
     task = make_task(plan, data)
     task.prepare(task.splits())
     train = settle(config.train, task.recipe(plan.method.name))
+    rehearse(plan.method, plan.method_config, task, backend, train.batch_size)
     folder = files.create(config.out, plan.method.name, plan.data.name)
     files.write_text(folder / files.CONFIG, dumps(plan.resolved(train)))
     run = Run(config, folder)
@@ -67,10 +69,8 @@ def _train_all(
 ) -> dict[str, Any]:
     from peftx import artifacts
     from peftx.runs import record as records
-    from peftx.runs.rows import train_row, warm_up
+    from peftx.runs.rows import train_row
 
-    if backend.device.type == "cpu":
-        warm_up(task, backend, train.batch_size)
     record: dict[str, Any] = {
         "format": records.FORMAT,
         "started": records.now(),

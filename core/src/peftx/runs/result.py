@@ -13,6 +13,9 @@ from peftx.report.table import Column, Table, byte_size, count, percent, seconds
 __all__ = ["Run", "RunResult", "result_table"]
 
 
+_NO_TEST = "no test split: the val score, which also chose the epoch, may flatter"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What listeners to run events are told about the run."""
@@ -42,7 +45,9 @@ class RunResult:
     def notes(self) -> list[str]:
         """What a reader of the table must know."""
         failed = [f"{row['method']} failed: {row['error']}" for row in self.rows if "error" in row]
-        return [*self.record["notes"], *failed]
+        scored = [row["metrics"] for row in self.rows if "metrics" in row]
+        untested = [_NO_TEST] if scored and not any("test" in metrics for metrics in scored) else []
+        return [*self.record["notes"], *untested, *failed]
 
     @property
     def next_commands(self) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from peftx.adapters import Adapted, attach
+from peftx.adapters.attachment import plan_of, refuse_model, resolve_method
 from peftx.config.run import TrainConfig
 from peftx.plugins.descriptors import MethodSpec
 from peftx.plugins.registry import Entry
@@ -18,7 +19,7 @@ from peftx.training.memory import PeakMemory
 from peftx.training.progress import Progress
 from peftx.training.seeds import seed_all
 
-__all__ = ["train_row", "warm_up"]
+__all__ = ["rehearse", "train_row"]
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -84,12 +85,24 @@ def train_row(
     }
 
 
-def warm_up(task: Task, backend: Backend, batch_size: int) -> None:
-    """Run one step of the bare model, so that the first row does not pay for what the process does once.
+def rehearse(
+    method: Entry[MethodSpec], method_config: Any, task: Task, backend: Backend, batch_size: int
+) -> None:
+    """Refuse a method that finds nothing to adapt in the task's model, and warm the process up.
 
-    Libraries read lazily, thread pools and scratch buffers would otherwise stand in the first row's memory.
+    Comes before the run folder is made, so that a mistyped target neither leaves half a run behind nor replaces a
+    finished one. The step of the bare model keeps what the process does once (libraries read lazily, thread pools,
+    scratch buffers) out of the first row's memory on a CPU.
+
+    Raises:
+        SelectionError, ConfigError, AdapterError: the method does not fit the model.
     """
-    model = task.build_model().to(backend.device)
+    model = task.build_model()
+    name, instance, config = resolve_method(method.name, method_config, {})
+    refuse_model(model)
+    plan_of(model, name, instance, config)
+    if backend.device.type != "cpu":
+        return
     batch = next(iter(task.batches("train", min(batch_size, 8))))
     with backend.autocast():
         loss = task.loss(model.train(), backend.place(batch))
