@@ -113,11 +113,15 @@ def test_a_resolved_configuration_reads_back_to_itself(peftx, tmp_path):
         (["toy", "--data", "smal"], ["no data set is called 'smal'. Did you mean toy.small?"]),
         (
             ["toy", "--data", "cifar10"],
-            ["cifar10 belongs to the pack vision, which is not installed: install it"],
+            ["cifar10 belongs to the pack vision, which is not installed: get it with `pip install"],
         ),
         (["toy", "--data", "folder"], ["data set folder needs a path: write folder:PATH"]),
         (["toy", "--model", "nett"], ["no model is called 'nett'. Did you mean toy.net?"]),
         (["toy", "--model.depth", "3"], ["--model.depth: no such option."]),
+        (["toy", "--mehtod", "scale"], ["--mehtod: no such option. Did you mean --method?"]),
+        (["toy", "--confg", "run.toml"], ["--confg: no such option. Did you mean --config?"]),
+        (["toy", "--lr", "inf"], ["--lr: must be finite (got inf)"]),
+        (["toy", "--method", "core.lora", "--alpha", "nan"], ["--alpha: must be finite (got nan)"]),
         (["vision.snella"], ["vision.snella belongs to the pack vision, which is not installed"]),
         (
             ["toy.scale", "--method", "core.lora"],
@@ -159,6 +163,9 @@ def test_errors_in_a_file_name_the_file(peftx, tmp_path):
         "error: train.lr in run.toml: must be a number (got fast)",
         "error: sed in run.toml: no such option. Did you mean seed?",
     ]
+    (tmp_path / "run.toml").write_text("[trian]\nlr = 1\n")
+    err = peftx("run", "toy", "--config", "run.toml", "--dry-run")[2]
+    assert err == "error: trian in run.toml: no such option. Did you mean train?\n"
     (tmp_path / "run.toml").write_text("[method]\nname = 3\n")
     assert "method.name in run.toml must be text (got 3)" in peftx("run", "toy", "--config", "run.toml")[2]
     (tmp_path / "run.toml").write_text("train = 3\n")

@@ -42,7 +42,7 @@ class Request:
         """Validate everything. Raises ConfigError with one line per problem."""
         own = schemas(self.chosen)
         sections = {"": top_level(), **{name: section_options(schema) for name, schema in own.items()}}
-        values, spelled = place(self.flags.flags, sections)
+        values, spelled = place(self.flags.flags, sections, (*CHOICES, "config", *SWITCHES))
         merged, origins = _merge(self.table, values, spelled, self.file)
         _coerce(merged, sections)
         wrong: list[str] = []
@@ -149,6 +149,9 @@ def _merge(
     for path, value in _leaves(table):
         set_path(merged, path, value)
         origins[path] = f"{path} in {file}"
+    for name in table:  # a table nobody knows is one problem, named as it stands in the file
+        if name not in (*CHOICES, "train"):
+            origins[name] = f"{name} in {file}"
     for path, value in _leaves(values):
         set_path(merged, path, value)
     return merged, {**origins, **spelled}

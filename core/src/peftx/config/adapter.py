@@ -24,7 +24,7 @@ class AdapterConfig(BaseModel):
     the heads.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     targets: list[str] = Field(
         default=["attention", "cross_attention", "mlp"],

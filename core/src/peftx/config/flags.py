@@ -91,21 +91,23 @@ def parse(arguments: Sequence[str], switches: Collection[str] = ()) -> Flags:
 
 
 def place(
-    flags: Iterable[Flag], sections: Mapping[str, Sequence[Option]]
+    flags: Iterable[Flag], sections: Mapping[str, Sequence[Option]], also: Iterable[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Find the field each flag means and return the nested values, and how each path was spelled.
 
     `sections` maps a section (``method``, ``train``; ``""`` for the top level) to its options. A full path is
-    looked up as it is, a bare name in every section; the top level wins. Raises ConfigError listing every
-    flag that means nothing or more than one thing.
+    looked up as it is, a bare name in every section; the top level wins. `also`: flags a command takes itself,
+    which a mistyped one may have meant. Raises ConfigError listing every flag that means nothing or more than one
+    thing.
     """
     fields = {f"{name}.{option.path}".lstrip("."): option for name, own in sections.items() for option in own}
+    own = tuple(also)
     values: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     wrong: list[str] = []
     for flag in flags:
         try:
-            path, value = _meaning(flag, fields)
+            path, value = _meaning(flag, fields, own)
         except ConfigError as error:
             wrong.append(str(error))
             continue
@@ -129,7 +131,7 @@ def set_path(table: dict[str, Any], path: str, value: Any) -> None:
     table[last] = value
 
 
-def _meaning(flag: Flag, fields: Mapping[str, Option]) -> tuple[str, Any]:
+def _meaning(flag: Flag, fields: Mapping[str, Option], also: Sequence[str]) -> tuple[str, Any]:
     path = _find(flag, flag.key, fields)
     if path is not None:
         option = fields[path]
@@ -143,7 +145,7 @@ def _meaning(flag: Flag, fields: Mapping[str, Option]) -> tuple[str, Any]:
         path = _find(flag, head + dot + last[3:], fields)
         if path is not None and fields[path].is_bool:
             return path, False
-    raise ConfigError(f"{flag.spelled}: no such option.{_suggest(flag, fields)}")
+    raise ConfigError(f"{flag.spelled}: no such option.{_suggest(flag, fields, also)}")
 
 
 def _find(flag: Flag, key: str, fields: Mapping[str, Option]) -> str | None:
@@ -156,9 +158,9 @@ def _find(flag: Flag, key: str, fields: Mapping[str, Option]) -> str | None:
     return found[0] if found else None
 
 
-def _suggest(flag: Flag, fields: Mapping[str, Option]) -> str:
+def _suggest(flag: Flag, fields: Mapping[str, Option], also: Sequence[str]) -> str:
     names = [path if "." in flag.key else path.partition(".")[2] or path for path in fields]
-    close = difflib.get_close_matches(flag.key, list(dict.fromkeys(names)), n=3)
+    close = difflib.get_close_matches(flag.key, list(dict.fromkeys([*names, *also])), n=3)
     return f" Did you mean {', '.join(f'--{_dashed(name)}' for name in close)}?" if close else ""
 
 

@@ -46,7 +46,7 @@ class TrainConfig(BaseModel):
     """How a run trains. Lengths are epochs over the training split; `warmup` is a share of all optimizer
     steps."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(10, ge=1, description="passes over the training split")
     batch_size: int = Field(32, ge=1, description="samples per forward pass in training")
@@ -76,7 +76,9 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="seed of data order, initialisation and dropout")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic of the forward pass")
-    out: Path | None = Field(None, description="run folder (default: a new one under runs/)")
+    out: Path | None = Field(
+        None, description="run folder (default: a new one under runs/); a run that stands there is replaced"
+    )
     offline: bool = Field(False, description="never touch the network")
     data_root: Path | None = Field(None, description="folder that already holds the data")
     baselines: list[str] | None = Field(
