@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import peftx.runs
+from peftx.cli.commands.eval import rows
 from peftx.cli.commands.predict import as_table
 
 
@@ -41,6 +42,17 @@ def test_eval_prints_both_scores_and_its_status_says_whether_they_agree(
     assert status == expected and "97.5" in out and out.endswith("as before\n")
     status, out, _ = peftx("eval", run_folder, "--json")
     assert status == expected and json.loads(out)["exact"] is exact
+
+
+def test_equal_scores_are_short_and_different_ones_exact():
+    recorded = {"val": {"accuracy": 93.03621169916434, "loss": 0.25, "n": 1359}}
+    measured = {"val": {"accuracy": 93.03621169916434, "loss": 0.2500000000000001, "n": 1359}}
+    found = [(row["metric"], row["recorded"], row["measured"]) for row in rows(recorded, measured)]
+    assert found == [
+        ("accuracy", "93.0362", "93.0362"),
+        ("loss", 0.25, 0.2500000000000001),
+        ("n", "1,359", "1,359"),
+    ]
 
 
 def test_what_is_no_run_is_refused_before_torch(peftx, tmp_path, monkeypatch):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from peftx.cli.app import State
+from peftx.report.table import Column
 
 
 @click.command("eval")
@@ -29,7 +32,6 @@ def command(state: State, folder: Path, data_root: Path | None, device: str | No
 
     from peftx.cli.output import print_json, print_table, table
     from peftx.cli.progress import make_progress
-    from peftx.report.table import Column
     from peftx.runs import evaluate
 
     with make_progress() as progress:
@@ -45,17 +47,29 @@ def command(state: State, folder: Path, data_root: Path | None, device: str | No
             }
         )
     else:
-        rows = [
-            {"split": split, "metric": name, "recorded": found.recorded[split].get(name), "measured": value}
-            for split, values in found.measured.items()
-            for name, value in values.items()
-        ]
-        print_table(
-            table(["split", "metric", Column("recorded", "recorded"), Column("measured", "measured")], rows)
-        )
+        print_table(table(["split", "metric", *_FIGURES], rows(found.recorded, found.measured)))
         click.echo(found.summary())
     if not found.exact:
         raise click.exceptions.Exit(1)
+
+
+_FIGURES = tuple(Column(key, key) for key in ("recorded", "measured"))
+
+
+def rows(recorded: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every metric then and now: short where the two are equal, to the last digit where they are not."""
+    found = []
+    for split, values in measured.items():
+        for name, value in values.items():
+            former = recorded[split].get(name)
+            figures = (short(former), short(value)) if former == value else (former, value)
+            found.append({"split": split, "metric": name, "recorded": figures[0], "measured": figures[1]})
+    return found
+
+
+def short(value: Any) -> str:
+    """Whole numbers in full, others to six significant digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def require_run(folder: Path) -> None:
