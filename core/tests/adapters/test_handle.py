@@ -188,6 +188,12 @@ def test_parameter_groups(toy: Any) -> None:
     torch.optim.AdamW(groups)
 
 
+def test_a_detached_handle_has_no_parameters_to_train(two: peftx.Adapted) -> None:
+    two.detach()
+    with pytest.raises(AdapterError, match="carries no adapter"):
+        two.param_groups(lr=1e-3)
+
+
 def test_bind(two: peftx.Adapted) -> None:
     optimizer = torch.optim.SGD(two.parameters(), lr=0.1)
     assert two.bind(optimizer, total_steps=10) is two

@@ -165,7 +165,12 @@ class Adapted:
                 board.current = before
 
     def named_parameters(self, name: str | None = None) -> Iterator[tuple[str, nn.Parameter]]:
-        """(state-dict key, parameter) of what the adapters train now; of one adapter when named."""
+        """(state-dict key, parameter) of what the adapters train now; of one adapter when named.
+
+        Raises:
+            AdapterError: the model carries no adapter (it was detached).
+        """
+        _ = self._board
         seen: set[int] = set()
         for path, _, slot in slots_of(self.model):
             for adapter, labels in slot.items():
