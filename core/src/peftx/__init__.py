@@ -21,7 +21,7 @@ _HOMES = {
     "UserError": "peftx.errors",
     "get_registry": "peftx.plugins",
 }
-_ROOMS = ("adapters", "artifacts", "config", "data", "errors", "plugins", "runs", "tasks", "testing")
+_ROOMS = ("adapters", "artifacts", "config", "data", "errors", "plugins", "runs", "tasks")
 
 __all__ = [
     "Adapted",

@@ -1,4 +1,4 @@
-"""What TARGET and the names among the flags mean: ``peftx run vision``, ``run vision.snella``, ``run lora
+"""What TARGET and the names among the flags mean: ``peftx run vision``, ``run vision.classification``, ``run lora
 --data digits``.
 
 Torch-free and pydantic-free: names only.

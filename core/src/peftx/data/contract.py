@@ -41,7 +41,7 @@ class DataContext:
 
     @classmethod
     def create(cls, root: Path | None = None, *, offline: bool = False, seed: int = 0) -> DataContext:
-        """The context of this process: PEFTX_DATA and PEFTX_OFFLINE are read here and nowhere else."""
+        """The context of this process: loaders take it, and need not look at PEFTX_DATA or PEFTX_OFFLINE."""
         from peftx.data.cache import cache_folder
         from peftx.data.fetch import offline_by_environment
 

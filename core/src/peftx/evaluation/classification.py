@@ -13,7 +13,7 @@ class ClassificationMeter:
     """Top-1 (and, for more than five classes, top-5) accuracy in percent, and the mean cross-entropy in nats.
 
     ``accuracy = 100 * correct / n``. A sample counts as correct when its class has the largest logit; of
-    equal logits the lowest class index wins. ``correct5`` counts samples with fewer than five classes ahead
+    equal logits the lowest class index wins. ``correct_top5`` counts samples with fewer than five classes ahead
     of theirs by the same order. Losses are summed in float64 over samples, so the mean does not depend on how
     they were batched.
     """
@@ -41,8 +41,8 @@ class ClassificationMeter:
         self.loss_sum += float(cross_entropy(logits, labels, reduction="none").double().sum())
 
     def compute(self) -> dict[str, float]:
-        """Return accuracy (%), loss (nats), and the counts n and correct (correct5 and top5 from six classes
-        on)."""
+        """Return accuracy (%), loss (nats), and the counts n and correct; from six classes on also
+        accuracy_top5 (%) and correct_top5."""
         if self.n == 0:
             raise ValueError("no samples were counted")
         scores: dict[str, float] = {

@@ -79,8 +79,8 @@ def libraries() -> Iterator[Finding]:
 
     for name, probe in probe_all(LIBRARIES).items():
         if probe.ok:
-            facts = ", ".join(f"{key} {_fact(value)}" for key, value in probe.facts.items())
-            yield Finding(name, "ok", f"{probe.version} in {probe.seconds:.1f} s {facts}".strip())
+            facts = [f"{key} {_fact(value)}" for key, value in probe.facts.items()]
+            yield Finding(name, "ok", ", ".join([f"{probe.version} in {probe.seconds:.1f} s", *facts]))
         elif probe.missing and name not in REQUIRED:
             yield Finding(name, "absent", "not installed (optional)")
         else:

@@ -64,7 +64,7 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 def command(state: State, arguments: tuple[str, ...]) -> None:
     """Train a method on a task, score it beside its baselines, and keep a record.
 
-    TARGET is a domain (vision), a task, or a method (vision.snella, or snella when unique).
+    TARGET is a domain (vision), a task (vision.classification), or a method (core.lora, or lora when unique).
     """
     registry = state.registry()
     if not arguments or not {"--help", "-h"}.isdisjoint(arguments):
