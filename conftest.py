@@ -4,5 +4,7 @@ from __future__ import annotations
 
 import os
 
-# read when torch loads: waiting threads that spin slow down whatever else the machine is doing, the tests included
+# read when torch and numpy load: threads that spin while they wait slow down whatever else the machine is doing, the
+# tests included
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
