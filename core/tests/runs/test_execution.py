@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from peftx.config.run import RunConfig
 from peftx.errors import DataError, PeftxError, TrainingError
@@ -120,6 +121,21 @@ def test_the_methods_own_failure_is_an_error_and_leaves_no_record(registry: Regi
         run(registry, tmp_path / "run", task=task)
     assert not (tmp_path / "run" / "record.json").exists()
     assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_too_little_memory_is_one_sentence(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import peftx.runs.rows as rows
+
+    def full(*arguments: Any, **named: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(rows, "fit", full)
+    with pytest.raises(
+        TrainingError, match=r"training core\.lora does not fit .* --train\.batch-size \(it is 16\)"
+    ):
+        run(registry, tmp_path / "run")
 
 
 def test_absent_data_leave_no_folder(registry: Registry, tmp_path: Path) -> None:

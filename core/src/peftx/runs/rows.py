@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from peftx.adapters import Adapted, attach
 from peftx.adapters.attachment import plan_of, refuse_model, resolve_method
 from peftx.config.run import TrainConfig
+from peftx.errors import TrainingError
 from peftx.plugins.descriptors import MethodSpec
 from peftx.plugins.registry import Entry
 from peftx.tasks.contract import Task
@@ -40,8 +44,11 @@ def train_row(
     Streams of random numbers are restarted for the model, the adapter and the data order, so every row begins
     with the same base and head, and sees the same batches. `log` gets one dict per step, epoch and
     evaluation.
+
+    Raises:
+        TrainingError: training stopped itself, or the device has too little memory for it.
     """
-    with PeakMemory(backend.device) as memory:
+    with _memory_told(method.name, train, backend), PeakMemory(backend.device) as memory:
         seed_all(seed, "model")
         model = task.build_model()
         seed_all(seed, "adapter")
@@ -83,6 +90,19 @@ def train_row(
         "history": done.history,
         "metrics": scores,
     }
+
+
+@contextmanager
+def _memory_told(method: str, train: TrainConfig, backend: Backend) -> Iterator[None]:
+    """Say in one sentence what to change when a device is too small: no bug, and the next row may fit."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"training {method} does not fit into the memory of {backend.device}: try half of --train.batch-size (it "
+            f"is {train.batch_size}) with twice --train.accumulate (it is {train.accumulate}), or a smaller "
+            f"--train.eval-batch-size (it is {train.eval_batch_size})"
+        ) from error
 
 
 def rehearse(
