@@ -120,6 +120,14 @@ def test_a_resolved_configuration_reads_back_to_itself(peftx, tmp_path):
         (["toy", "--model.depth", "3"], ["--model.depth: no such option."]),
         (["toy", "--mehtod", "scale"], ["--mehtod: no such option. Did you mean --method?"]),
         (["toy", "--confg", "run.toml"], ["--confg: no such option. Did you mean --config?"]),
+        (
+            ["toy", "--method", "core.lora", "--rank-pattern", "((=4"],
+            ["--rank-pattern: (( is not a regular expression, missing ), unterminated subpattern"],
+        ),
+        (
+            ["toy", "--method", "core.lora", "--alpha-pattern", "qkv=-3"],
+            ["--alpha-pattern: must be greater than 0 (got -3)"],
+        ),
         (["toy", "--lr", "inf"], ["--lr: must be finite (got inf)"]),
         (["toy", "--method", "core.lora", "--alpha", "nan"], ["--alpha: must be finite (got nan)"]),
         (["vision.snella"], ["vision.snella belongs to the pack vision, which is not installed"]),

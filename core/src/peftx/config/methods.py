@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from peftx.config.adapter import AdapterConfig, Trunk
 
@@ -52,9 +53,19 @@ class LoRAConfig(AdapterConfig):
     rank_pattern: dict[str, int] = Field(
         default={}, description="regular expression on the end of a site key -> its own rank; first hit wins"
     )
-    alpha_pattern: dict[str, float] = Field(
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="regular expression on the end of a site key -> its own alpha; first hit wins"
     )
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _expressions(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for expression in value:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{expression} is not a regular expression, {error}") from None
+        return value
 
 
 class RsLoRAConfig(LoRAConfig):
