@@ -145,7 +145,7 @@ def test_one_for_a_newer_api_is_refused_and_says_what_to_do(bench, installed):
     row = status_of(bench, installed, "newer")
     assert row["status"] == "api" and "built for plugin API 999, this peftx has 1" in row["cause"]
     assert_the_rest_works(bench, [installed["newer"]])
-    assert_refused(bench.peftx("run", "newer.stretch", plugins=[installed["newer"]]), "pip install -U peftx")
+    assert_refused(bench.peftx("run", "newer.stretch", plugins=[installed["newer"]]), "upgrade peftx")
 
 
 def test_a_slow_one_works_and_is_reported(bench, installed):

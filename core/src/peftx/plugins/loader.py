@@ -180,10 +180,7 @@ def _check_module(card: PluginInfo, module: object) -> PluginInfo:
         raise InvalidPluginError(f"PEFTX_API must be a whole number, it is {number!r}")
     card = replace(card, api=number)
     if number > api.PLUGIN_API:
-        cause = (
-            f"built for plugin API {number}, this peftx has {api.PLUGIN_API};"
-            " upgrade core with `pip install -U peftx`"
-        )
+        cause = f"built for plugin API {number}, this peftx has {api.PLUGIN_API}; upgrade peftx"
         return replace(card, status="api", cause=cause)
     if number < api.PLUGIN_API:
         older = f"built for plugin API {number}, this peftx has {api.PLUGIN_API}; update {card.distribution}"
