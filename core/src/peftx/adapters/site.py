@@ -96,12 +96,3 @@ class SitePlan:
     def keys(self) -> tuple[str, ...]:
         """The site keys, in order."""
         return tuple(site.key for site in self.sites)
-
-    def by_module(self) -> dict[str, list[Site]]:
-        """Sites of each module, rows in ascending order."""
-        found: dict[str, list[Site]] = {}
-        for site in self.sites:
-            found.setdefault(site.module, []).append(site)
-        for sites in found.values():
-            sites.sort(key=lambda site: (site.weight, site.rows or (0, 0)))
-        return found

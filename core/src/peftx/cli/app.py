@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -141,9 +141,3 @@ def _plugin_commands(ctx: click.Context) -> dict[str, str]:
 def cli(ctx: click.Context, disabled: tuple[str, ...], debug: bool) -> None:
     """Parameter-efficient fine-tuning whose methods, tasks and data sets are plugins."""
     ctx.obj = State(disabled, debug)
-
-
-def lazy(target: str) -> Any:
-    """Import ``module:name`` at call time; keeps heavy imports out of the modules of commands."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
