@@ -50,6 +50,13 @@ def start(rank: int, port: int) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=2)
 
 
+def finish() -> None:
+    """Leave at once: gloo's threads may still run while the interpreter takes itself apart, which then aborts."""
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)
+
+
 def ddp(rank: int, port: int, method: str, folder: str) -> None:
     start(rank, port)
     adapted = build(method)
@@ -60,7 +67,7 @@ def ddp(rank: int, port: int, method: str, folder: str) -> None:
         model(data()[3 * rank : 3 * rank + 3]).square().mean().backward()
     if rank == 0:
         torch.save({key: p.grad for key, p in adapted.named_parameters()}, Path(folder) / "grads.pt")
-    dist.destroy_process_group()
+    finish()
 
 
 def fsdp2(rank: int, port: int, method: str, folder: str) -> None:
@@ -75,7 +82,7 @@ def fsdp2(rank: int, port: int, method: str, folder: str) -> None:
     grads = {key: p.grad.full_tensor() for key, p in adapted.named_parameters()}
     if rank == 0:
         torch.save(grads, Path(folder) / "grads.pt")
-    dist.destroy_process_group()
+    finish()
 
 
 def free_port() -> int:
