@@ -41,6 +41,16 @@ def test_a_former_run_is_replaced_and_what_is_not_its_own_stays(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_finished_run_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / files.CONFIG).write_text("")
+    (tmp_path / files.RECORD).write_text('{"status": "complete"}')
+    with pytest.raises(RunError, match="holds a finished run: name a new folder"):
+        files.create(tmp_path, "m", "d")
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / files.RECORD).write_text('{"status": "training baselines"}')
+    assert list(files.create(tmp_path, "m", "d").iterdir()) == []
+
+
 def test_a_folder_that_is_not_a_run_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match="not empty and not a run"):

@@ -27,10 +27,10 @@ _OURS = (CONFIG, RECORD, METRICS, ADAPTER)
 def create(out: Path | None, method: str, data: str, now: datetime | None = None) -> Path:
     """Make the folder of a new run and return it: `out`, or ``runs/<date-time>-<method>-<data>``.
 
-    A run that stands at `out` already is replaced.
+    A run at `out` that never came to its end is replaced; a finished one is never touched.
 
     Raises:
-        RunError: `out` is a file, holds something that is not a run, or cannot be written.
+        RunError: `out` is a file, holds a finished run or something that is not a run, or cannot be written.
     """
     try:
         if out is None:
@@ -43,6 +43,8 @@ def create(out: Path | None, method: str, data: str, now: datetime | None = None
         if out.is_dir() and any(out.iterdir()):
             if not is_run(out):
                 raise RunError(f"--out {out} is not empty and not a run: name a new or an empty folder")
+            if _finished(out):
+                raise RunError(f"--out {out} holds a finished run: name a new folder, or delete that run first")
             _clear(out)
         out.mkdir(parents=True, exist_ok=True)
         return out
@@ -98,6 +100,14 @@ def _fresh(parent: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def _finished(folder: Path) -> bool:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("status") == "complete"
 
 
 def _clear(folder: Path) -> None:
