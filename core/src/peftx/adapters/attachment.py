@@ -88,9 +88,9 @@ def resolve_method(method: Any, config: Any, options: dict[str, Any]) -> tuple[s
         except ValidationError as error:
             from peftx.config.errors import as_config_error
 
-            raise as_config_error(
-                error, prefix=name, known=[f"{name}.{key}" for key in cls.model_fields]
-            ) from None
+            given = options if config is None else config
+            spelled = {f"{name}.{key}": f"{name}, {key}" for key in given}
+            raise as_config_error(error, prefix=name, spelled=spelled, known=list(cls.model_fields)) from None
     if not isinstance(config, cls):
         raise ConfigError(f"{name} takes a {cls.__name__}, got a {type(config).__name__}")
     return name, method, config

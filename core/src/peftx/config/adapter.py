@@ -5,9 +5,9 @@ Torch-free, so that flags, help and validation cost nothing.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = ["AdapterConfig", "Trunk"]
 
@@ -41,3 +41,9 @@ class AdapterConfig(BaseModel):
         description="frozen parts in train mode: frozen_stats keeps batch-norm statistics, eval also switches "
         "dropout off, train leaves all as it is",
     )
+
+    @field_validator("targets", "exclude", "also_train", mode="before")
+    @classmethod
+    def _one_pattern(cls, value: Any) -> Any:
+        """A single pattern needs no list."""
+        return [value] if isinstance(value, str) else value
