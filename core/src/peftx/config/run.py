@@ -77,7 +77,8 @@ class RunConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic of the forward pass")
     out: Path | None = Field(
-        None, description="run folder (default: a new one under runs/); an unfinished run there is replaced, a finished one refused"
+        None,
+        description="run folder (default: a new one under runs/); a finished run that stands there is refused",
     )
     offline: bool = Field(False, description="never touch the network")
     data_root: Path | None = Field(None, description="folder that already holds the data")

@@ -44,7 +44,9 @@ def create(out: Path | None, method: str, data: str, now: datetime | None = None
             if not is_run(out):
                 raise RunError(f"--out {out} is not empty and not a run: name a new or an empty folder")
             if _finished(out):
-                raise RunError(f"--out {out} holds a finished run: name a new folder, or delete that run first")
+                raise RunError(
+                    f"--out {out} holds a finished run: name a new folder, or delete that run first"
+                )
             _clear(out)
         out.mkdir(parents=True, exist_ok=True)
         return out
