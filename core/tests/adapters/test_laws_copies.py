@@ -144,4 +144,4 @@ def test_zero_grad_and_traversals(adapted_case: Any) -> None:
     visited: list[nn.Module] = []
     model.apply(visited.append)
     assert len(visited) == len(list(model.modules()))
-    assert isinstance(repr(model), str)
+    assert repr(model).startswith(type(model).__name__) and "(peftx): Slot(" in repr(model)

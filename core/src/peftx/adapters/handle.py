@@ -219,11 +219,13 @@ class Adapted:
     def bind(self, optimizer: Optimizer, total_steps: int | None = None) -> Adapted:
         """Tie the adapters to the optimizer that trains them; call it once, after building the optimizer.
 
-        Checks that the optimizer holds every trained parameter, and counts its steps.
+        Checks that the optimizer holds every trained parameter, and ends the use of kept selections (those that
+        activation checkpointing goes by) at each of its steps. No method has a schedule yet.
 
         Args:
             optimizer: the optimizer of your loop.
-            total_steps: number of optimizer steps the training will take, for methods with a schedule.
+            total_steps: number of optimizer steps the training will take, for methods with a schedule; until there
+                is one it is only checked.
 
         Raises:
             AdapterError: a trained parameter is missing from the optimizer, or `total_steps` is not positive.

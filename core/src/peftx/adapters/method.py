@@ -42,9 +42,9 @@ class AdapterMethod:
     kinds: ClassVar[tuple[str, ...]] = ()
     #: tried in turn when the default targets match nothing: a convolutional network, then anything linear
     fallbacks: ClassVar[tuple[tuple[str, ...], ...]] = (("conv", "downsample"), ("all-linear",))
-    #: how the adapted model relates to the base before training
+    #: how the adapted model relates to the base before training; declared, so far read by nothing
     starts_as: ClassVar[Literal["identity", "rounding", "shifted"]] = "identity"
-    #: `effective` and `forward` read whole base weights, so a sharded base does not do
+    #: `effective` and `forward` read whole base weights, so a sharded base does not do; declared, not enforced yet
     needs_full_weight: ClassVar[bool] = False
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
