@@ -46,6 +46,9 @@ class AdapterMethod:
     starts_as: ClassVar[Literal["identity", "rounding", "shifted"]] = "identity"
     #: `effective` and `forward` read whole base weights, so a sharded base does not do; declared, not enforced yet
     needs_full_weight: ClassVar[bool] = False
+    #: optimizer steps within which every trained tensor must have had a gradient that is not zero (a factor whose
+    #: partner starts at zero has to wait for one step); checked by the conformance kit
+    wakes_within: ClassVar[int] = 2
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
         """The sites to adapt: those of `targets`, or of the `fallbacks` when the default targets match nothing.
@@ -89,6 +92,13 @@ class AdapterMethod:
     def param_count(self, site: Site, config: Any) -> int:
         """Trained values at a site, by closed formula."""
         return self.Delta.param_count(site, config)
+
+    def context_example(self, config: Any, samples: int) -> dict[str, Tensor]:
+        """Side information for a batch of `samples`, as `Adapted.context` takes it; {} when the method reads none.
+
+        Per-sample values have first dimension `samples`. The conformance kit runs its laws inside it.
+        """
+        return {}
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         """The closed formula as text, for `explain`; empty when a method states none."""
