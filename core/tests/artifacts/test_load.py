@@ -72,7 +72,7 @@ def test_missing_files(folder: Path, refused: Callable[..., str], tmp_path: Path
 def test_damaged_tensor_files(folder: Path, refused: Callable[..., str]) -> None:
     whole = (folder / "adapter.safetensors").read_bytes()
     (folder / "adapter.safetensors").write_bytes(whole[:-5])
-    assert "SHA-256 differs" in refused(folder)
+    assert "not a safetensors file" in refused(folder)
     flipped = bytearray(whole)
     flipped[-1] ^= 1
     (folder / "adapter.safetensors").write_bytes(flipped)
@@ -91,7 +91,12 @@ def test_a_pickle_is_never_opened(folder: Path, refused: Callable[..., str], tmp
         file = io.BytesIO()
         torch.save(payload, file)
         _tensors(folder, file.getvalue())
-        assert "not a safetensors file" in refused(folder)
+        assert "it is a pickle" in refused(folder)
+    import pickle
+
+    for protocol in range(2, 6):
+        _tensors(folder, pickle.dumps(Bomb(), protocol))
+        assert "it is a pickle" in refused(folder)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -135,6 +140,11 @@ def test_a_manifest_that_agrees_with_wrong_tensors(folder: Path, refused: Callab
         ("{}", "not an adapter's manifest"),
         ('{"format": "other"}', "not an adapter's manifest"),
         ('{"version": 99}', "format version 99"),
+        ('{"format": "peftx-adapter", "format": "peftx-adapter"}', "stands twice"),
+        ('{"version": 1' + "0" * 5000 + "}", "not valid JSON"),
+        ('{"a":' * 100_000, "not valid JSON"),
+        ('{"version": NaN}', "NaN is no number of JSON"),
+        ('{"version": Infinity}', "no number of JSON"),
     ],
 )
 def test_garbage_for_a_manifest(folder: Path, refused: Callable[..., str], text: str, message: str) -> None:
@@ -163,14 +173,46 @@ def test_manifest_fields(folder: Path, refused: Callable[..., str]) -> None:
     assert "speed" in refused(with_(config=config | {"speed": 1}), error=ConfigError)
     assert "core.lorra" in refused(with_(method="core.lorra"), error=UnknownNameError)
     assert "Did you mean core.lora" in refused(with_(method="core.lorra"), error=UnknownNameError)
+    assert "tensor_file_sha256" in refused(with_(tensor_file_sha256="/../../../etc/hosts"))
+    assert "tensor_file_sha256" in refused(with_(tensor_file_sha256="0" * 64 + "\n"))
+    tensors, sites = json.loads(original)["tensors"], json.loads(original)["sites"]
+    assert "stands twice" in refused(with_(tensors=[*tensors, tensors[0]]))
+    assert "stands twice" in refused(with_(sites=[*sites, sites[0]]))
+    assert "shape" in refused(with_(tensors=[tensors[0] | {"shape": [-1, 2]}, *tensors[1:]]))
+    assert "shape" in refused(with_(tensors=[tensors[0] | {"shape": [10**40]}, *tensors[1:]]))
     refused(with_(method="os:system"), error=UserError)
     assert "expected (4, 8) here" in refused(with_(config=config | {"rank": 4}))
 
 
 def test_a_manifest_too_large_to_be_one(folder: Path, refused: Callable[..., str]) -> None:
     with (folder / "adapter.json").open("ab") as file:
-        file.truncate(64 * 1024**2 + 1)
+        file.truncate(16 * 1024**2 + 1)
     assert "far more than a manifest" in refused(folder)
+
+
+def test_what_cannot_be_opened_is_one_sentence(
+    folder: Path, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "cannot be read" in refused(tmp_path / ("x" * 300))
+    manifest, tensors = folder / "adapter.json", folder / "adapter.safetensors"
+
+    original = Path.open
+    for path in (manifest, tensors):
+
+        def opened(self: Path, *args: Any, path: Path = path, **kwargs: Any) -> Any:
+            if self == path:
+                raise PermissionError(13, "Permission denied")
+            return original(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", opened)
+            assert f"{path} cannot be read (Permission denied)" in refused(folder)
+    tensors.unlink()
+    tensors.mkdir()
+    assert "holds no adapter.safetensors" in refused(folder)
+    manifest.unlink()
+    manifest.symlink_to(manifest)
+    assert "holds no adapter.json" in refused(folder)
 
 
 def test_another_base(folder: Path, build: Callable[..., nn.Module], refused: Callable[..., str]) -> None:

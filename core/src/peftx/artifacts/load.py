@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as deserialise
 from torch import nn
 
 from peftx.adapters.attachment import Attachment, attach_to, plan_of, resolve_method
@@ -16,6 +13,7 @@ from peftx.adapters.handle import Adapted
 from peftx.adapters.host import root_board
 from peftx.artifacts.fingerprint import fingerprint
 from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key, waiting_tensors
+from peftx.artifacts.reading import TensorFile, open_tensors
 from peftx.errors import ArtifactError
 
 __all__ = ["load"]
@@ -73,29 +71,9 @@ def _read_tensors(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
         path = waiting
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {TENSORS}; the adapter is incomplete, copy it again")
-    payload = path.read_bytes()
-    if hashlib.sha256(payload).hexdigest() != manifest.tensor_file_sha256:
-        raise ArtifactError(
-            f"{path} is not the file its manifest was written for (SHA-256 differs); copy it again"
-        )
-    try:
-        tensors = deserialise(payload)
-    except (SafetensorError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a safetensors file ({error}); the adapter is damaged") from None
-    expected = {tensor_key(r.site, r.slot): r for r in manifest.tensors if r.alias is None}
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing or extra:
-        what = f"lacks {missing[0]}" if missing else f"also holds {extra[0]}"
-        raise ArtifactError(
-            f"{path} {what}, against its manifest ({len(missing)} missing, {len(extra)} too many); partial adapters "
-            "are not loaded"
-        )
-    for key, record in expected.items():
-        if list(tensors[key].shape) != record.shape or str(tensors[key].dtype) != f"torch.{record.dtype}":
-            raise ArtifactError(
-                f"{path}: {key} is {tensors[key].dtype} {tuple(tensors[key].shape)}, its manifest says "
-                f"{record.dtype} {tuple(record.shape)}"
-            )
+    with open_tensors(path) as file:
+        _check_entries(file, manifest)
+        tensors = file.read(manifest.tensor_file_sha256)
     for record in manifest.tensors:
         if record.alias is not None:
             if record.alias not in tensors:
@@ -104,6 +82,28 @@ def _read_tensors(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
                 )
             tensors[tensor_key(record.site, record.slot)] = tensors[record.alias]
     return tensors
+
+
+def _check_entries(file: TensorFile, manifest: Manifest) -> None:
+    """The header against the manifest, before the tensors are read."""
+    expected = {tensor_key(r.site, r.slot): r for r in manifest.tensors if r.alias is None}
+    missing, extra = (
+        sorted(expected.keys() - file.entries.keys()),
+        sorted(file.entries.keys() - expected.keys()),
+    )
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"also holds {extra[0]}"
+        raise ArtifactError(
+            f"{file.path} {what}, against its manifest ({len(missing)} missing, {len(extra)} too many); partial "
+            "adapters are not loaded"
+        )
+    for key, record in expected.items():
+        entry = file.entries[key]
+        if list(entry.shape) != record.shape or str(entry.dtype) != f"torch.{record.dtype}":
+            raise ArtifactError(
+                f"{file.path}: {key} is {entry.dtype} {entry.shape}, its manifest says {record.dtype} "
+                f"{tuple(record.shape)}"
+            )
 
 
 def _check_sites(folder: Path, manifest: Manifest, here: Attachment) -> None:

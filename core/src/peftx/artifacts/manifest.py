@@ -6,12 +6,13 @@ and joined by ``::`` in the tensor file; nothing is ever recovered by taking nam
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from peftx.artifacts.reading import read_json
 from peftx.errors import ArtifactError
 
 __all__ = [
@@ -29,7 +30,8 @@ __all__ = [
 MANIFEST = "adapter.json"
 TENSORS = "adapter.safetensors"
 VERSION = 1
-_LARGEST = 64 * 1024**2
+
+Size = Annotated[int, Field(ge=0, lt=2**62)]
 
 
 class _Strict(BaseModel):
@@ -42,8 +44,8 @@ class SiteRecord(_Strict):
     key: str
     role: str
     kind: str
-    shape: list[int]
-    rows: list[int] | None = None
+    shape: list[Size]
+    rows: list[Size] | None = None
     owned: bool = False
 
 
@@ -52,7 +54,7 @@ class TensorRecord(_Strict):
 
     site: str
     slot: str
-    shape: list[int]
+    shape: list[Size]
     dtype: str
     alias: str | None = None
 
@@ -71,7 +73,18 @@ class Manifest(_Strict):
     base_values: str
     sites: list[SiteRecord]
     tensors: list[TensorRecord]
-    tensor_file_sha256: str
+    #: part of a file's name while it is written, so nothing but a hash will do
+    tensor_file_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _once(self) -> Manifest:
+        for what, keys in (
+            ("site", [site.key for site in self.sites]),
+            ("tensor", [tensor_key(record.site, record.slot) for record in self.tensors]),
+        ):
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"the {what} {Counter(keys).most_common(1)[0][0]!r} stands twice")
+        return self
 
 
 def waiting_tensors(sha256: str) -> str:
@@ -88,21 +101,18 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and validate an adapter folder's manifest.
 
     Raises:
-        ArtifactError: there is none, it is damaged, or it comes from a newer release.
+        ArtifactError: there is none, it cannot be read, is damaged, or it comes from a newer release.
     """
     path = Path(folder) / MANIFEST
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror or error}); check it") from None
+    if not there:
         raise ArtifactError(
             f"{folder} holds no {MANIFEST}, so it is not a saved adapter; give the folder `save` wrote"
         )
-    if path.stat().st_size > _LARGEST:
-        raise ArtifactError(f"{path} has {path.stat().st_size} bytes, far more than a manifest; refused")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(
-            f"{path} is not valid JSON ({error}); the adapter is damaged, copy it again"
-        ) from None
+    data = read_json(path, "a manifest")
     version = data.get("version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise ArtifactError(
