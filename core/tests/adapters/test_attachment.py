@@ -144,9 +144,9 @@ def test_bases_that_are_no_plain_floats(dtype: torch.dtype, untouched: Callable[
 def test_a_failure_in_the_middle_is_undone(
     untouched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftx.adapters import attachment
+    from peftx.adapters import placing
 
-    swap, calls = attachment.swap_in, 0
+    swap, calls = placing.swap_in, 0
 
     def fails_late(module: nn.Module) -> None:
         nonlocal calls
@@ -155,7 +155,7 @@ def test_a_failure_in_the_middle_is_undone(
             raise RuntimeError("no more")
         swap(module)
 
-    monkeypatch.setattr(attachment, "swap_in", fails_late)
+    monkeypatch.setattr(placing, "swap_in", fails_late)
     assert untouched(_model(), "core.full", RuntimeError) == "no more"
     monkeypatch.undo()
     model = _model()
@@ -163,7 +163,7 @@ def test_a_failure_in_the_middle_is_undone(
     x = torch.randn(3, 4)
     before = model(x)
     calls = 0
-    monkeypatch.setattr(attachment, "swap_in", fails_late)
+    monkeypatch.setattr(placing, "swap_in", fails_late)
     assert untouched(model, "core.full", RuntimeError, name="second") == "no more"
     assert adapted.names == adapted.active == ("first",)
     assert torch.equal(model(x), before)

@@ -9,8 +9,11 @@ from peftx.adapters.base import Base
 from peftx.adapters.delta import Delta, Owned
 from peftx.adapters.explanation import Counts, Explanation, explain
 from peftx.adapters.handle import Adapted, adapted, attach
+from peftx.adapters.insert import Insert
 from peftx.adapters.method import AdapterMethod
+from peftx.adapters.schedule import Schedule
 from peftx.adapters.site import KINDS, Site, SitePlan
+from peftx.adapters.store import ParamStore
 
 __all__ = [
     "KINDS",
@@ -20,7 +23,10 @@ __all__ = [
     "Counts",
     "Delta",
     "Explanation",
+    "Insert",
     "Owned",
+    "ParamStore",
+    "Schedule",
     "Site",
     "SitePlan",
     "adapted",

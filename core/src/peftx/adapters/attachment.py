@@ -18,12 +18,14 @@ from torch.nn.parameter import is_lazy
 
 from peftx.adapters.base import to_canonical
 from peftx.adapters.delta import Delta, Owned, Statistic
-from peftx.adapters.host import BOARD, hold_trunk, is_host, release_trunk, root_board, swap_in, swap_out
+from peftx.adapters.host import BOARD, hold_trunk, release_trunk, root_board, swap_out
 from peftx.adapters.method import AdapterMethod
+from peftx.adapters.placing import drop_bank, hold_bank, place, withdraw
 from peftx.adapters.site import Site, SitePlan
-from peftx.adapters.slot import SLOT, Board, Selection, Slot, slots_of
+from peftx.adapters.slot import BANK, SLOT, Board, Slot, is_reserved, slots_of
 from peftx.adapters.survey import statistic_sites
 from peftx.adapters.surveying import one_survey
+from peftx.adapters.trained import set_trainable
 from peftx.errors import AdapterError, ConfigError, SelectionError
 
 __all__ = [
@@ -114,20 +116,26 @@ def attach_to(
     plan, owned = planned or plan_of(model, method_name, method, config)
     # tensors made in inference mode could never be trained
     with torch.inference_mode(False):
-        deltas = _build(model, method, config, plan, owned)
+        bank = method.bank(plan, config)
+        deltas = _build(model, method, config, plan, owned, bank)
+        schedule = method.schedule(config)
     try:
-        _insert(model, board, name, deltas, plan + owned)
+        place(model, board, name, deltas, plan + owned)
+        if bank is not None:
+            hold_bank(model, board, name, bank, plan)
     except BaseException:
-        _withdraw(model, name, fresh=not board.attachments)
+        withdraw(model, name, fresh=not board.attachments)
         raise
-    base = list(_base_parameters(model))
+    base = list(base_parameters(model))
     for key, parameter in base:
         board.frozen.setdefault(key, parameter.requires_grad)
     for _, parameter in base:  # only now: a tied parameter has two names
         parameter.requires_grad_(False)
     board.attachments[name] = Attachment(name, method_name, method, config, plan, owned)
+    if schedule is not None:
+        board.schedules[name] = schedule
     board.recompute_activations = board.recompute_activations or recompute_activations
-    board.current = Selection(names=(name,))
+    board.select((name,))
     set_trainable(model, (name,))
     hold_again(model, board)
     return board
@@ -153,42 +161,6 @@ def plan_of(
     if config.trunk == "train":
         owned = owned + SitePlan(tuple(statistic_sites(model)))
     return plan, owned
-
-
-def _insert(
-    model: nn.Module, board: Board, name: str, deltas: dict[str, dict[str, Delta]], sites: SitePlan
-) -> None:
-    """Swap classes and put the deltas in their slots.
-
-    A module that reads another's weight without calling it gets a slot too, empty under this name, so that it
-    splits a partitioned batch where the other never sees it.
-    """
-    readers: dict[str, dict[str, Delta]] = {site.reader: {} for site in sites if site.reader is not None}
-    dims = {path: site.batch_dim for site in sites for path in (site.module, site.reader) if path is not None}
-    for path, of_module in (readers | deltas).items():
-        module = model.get_submodule(path)
-        swap_in(module)
-        if SLOT not in module._modules:
-            module._modules[SLOT] = Slot(board, path or type(model).__name__, dims[path])
-        slot: Any = module._modules[SLOT]
-        slot[name] = nn.ModuleDict(of_module)
-        slot[name].train(board.training)
-    swap_in(model)
-    model.__dict__[BOARD] = board
-
-
-def _withdraw(model: nn.Module, name: str, fresh: bool) -> None:
-    """Undo what `_insert` got done before it failed."""
-    for _, module, slot in list(slots_of(model)):
-        slot._modules.pop(name, None)
-        if not len(slot):
-            module._modules.pop(SLOT)
-            if module is not model:
-                swap_out(module)
-    if fresh:
-        model.__dict__.pop(BOARD, None)
-    if is_host(model) and root_board(model) is None and SLOT not in model._modules:
-        swap_out(model)
 
 
 def _check_place(model: nn.Module, name: str, board: Board | None) -> None:
@@ -225,20 +197,27 @@ def _refuse_module(path: str, module: nn.Module) -> None:
         raise AdapterError(
             f"{path} has a part named {SLOT!r}, the name adapters are kept under; rename that part"
         )
+    if not isinstance(module._modules.get(BANK), (nn.ModuleDict, NoneType)):
+        raise AdapterError(f"{path} has a part named {BANK!r}, a name adapters use; rename that part")
     if any(is_lazy(parameter) for parameter in module._parameters.values() if parameter is not None):
         raise AdapterError(
             f"{path} is a lazy module whose parameters have no shape yet; run the model once on a batch, then attach"
         )
 
 
-def _base_parameters(model: nn.Module) -> Any:
+def base_parameters(model: nn.Module) -> Any:
     for key, parameter in model.named_parameters(remove_duplicate=False):
-        if SLOT not in key.split("."):
+        if not is_reserved(key):
             yield key, parameter
 
 
 def _build(
-    model: nn.Module, method: AdapterMethod, config: Any, plan: SitePlan, owned: SitePlan
+    model: nn.Module,
+    method: AdapterMethod,
+    config: Any,
+    plan: SitePlan,
+    owned: SitePlan,
+    bank: nn.Module | None,
 ) -> dict[str, dict[str, Delta]]:
     """All deltas, by module and label, before anything is changed.
 
@@ -263,8 +242,15 @@ def _build(
         copy = Owned(site, shared.get(id(parameter), parameter.detach()))
         shared.setdefault(id(parameter), copy.value)
         built.setdefault(site.module, {})[site.label] = copy
+    extra = () if bank is None else (bank,)
     for site in plan:
-        parameters: Any = model.get_submodule(site.module)._parameters
+        module = model.get_submodule(site.module)
+        if site.kind == "activation":
+            example = next(module.parameters(), torch.empty(0))
+            insert = method.build(site, config, example.new_empty(0, dtype=site.dtype), None, *extra)
+            built.setdefault(site.module, {})[site.label] = insert.to(example.device)
+            continue
+        parameters: Any = module._parameters
         weight = parameters[site.weight]
         _refuse_quantised(site, weight)
         canonical = to_canonical(site.kind, weight.detach())
@@ -272,7 +258,12 @@ def _build(
         if site.rows is not None:
             canonical = canonical[slice(*site.rows)]
             bias = None if bias is None else bias[slice(*site.rows)]
-        delta = method.build(site, config, canonical, bias)
+        delta = method.build(site, config, canonical, bias, *extra)
+        if delta.routed and not site.product:
+            raise ConfigError(
+                f"the update depends on the input, but {site.key} ({site.kind}) is read without being called, so its "
+                "input is never seen; exclude the site"
+            )
         delta.to(weight.device)
         built.setdefault(site.module, {})[site.label] = delta
     return built
@@ -286,67 +277,20 @@ def _refuse_quantised(site: Site, weight: torch.Tensor) -> None:
         )
 
 
-def set_trainable(model: nn.Module, names: tuple[str, ...], *, together: bool = True) -> None:
-    """Let exactly the named adapters' trained parameters require a gradient.
-
-    Used together, what a later adapter replaces whole (two adapters with a head each, say) takes no part in the
-    output, and so is not trained.
-    """
-    wanted: dict[int, tuple[nn.Parameter, bool]] = {}
-    for _, _, slot in slots_of(model):
-        hidden = _hidden(slot, names) if together else set()
-        for name, labels in slot.items():
-            for delta in labels.modules():
-                if not isinstance(delta, Delta):
-                    continue
-                trained = delta.__dict__.setdefault(
-                    "_trained", tuple(key for key, p in delta.named_parameters() if p.requires_grad)
-                )
-                for key in trained:
-                    parameter = delta.get_parameter(key)
-                    on = wanted.get(id(parameter), (parameter, False))[1]
-                    wanted[id(parameter)] = (parameter, on or (name in names and id(delta) not in hidden))
-    for parameter, on in wanted.values():
-        parameter.requires_grad_(on)
-        if not on:
-            parameter.grad = None
-
-
-def _hidden(slot: Slot, names: tuple[str, ...]) -> set[int]:
-    """Ids of the deltas below an `Owned` of a later adapter on the same parameter, or on all of its rows."""
-    hidden: set[int] = set()
-    above: dict[str, list[Site]] = {}
-    for delta in reversed(slot.deltas(names)):
-        later = above.setdefault(delta.site.weight, [])
-        if _covered(delta.site, later):
-            hidden.add(id(delta))
-        if isinstance(delta, Owned):
-            later.append(delta.site)
-    return hidden
-
-
-def _covered(site: Site, later: list[Site]) -> bool:
-    if not later or any(other.rows is None for other in later):
-        return bool(later)
-    at, end = site.rows or (0, site.shape[0])
-    for start, stop in sorted(other.rows for other in later if other.rows is not None):
-        if start <= at:
-            at = max(at, stop)
-    return at >= end
-
-
 def remove_from(model: nn.Module, board: Board, name: str) -> None:
     """Take one adapter away; modules that carry none any more get their class back."""
+    drop_bank(model, name)
+    board.binding.release(name)
+    board.schedules.pop(name, None)
     for _, module, slot in list(slots_of(model)):
-        if name in slot:
-            del slot[name]
+        slot.drop(name)
         if not len(slot):
             if module is model:
                 module._modules.pop(SLOT)
             else:
                 swap_out(module)
     del board.attachments[name]
-    board.current = Selection(names=tuple(n for n in board.current.names if n != name))
+    board.select(tuple(n for n in board.current.names if n != name))
     hold_again(model, board)
 
 
@@ -363,6 +307,9 @@ def detach_from(model: nn.Module, board: Board) -> None:
         if module is not model:
             swap_out(module)
     swap_out(model)
+    model._modules.pop(BANK, None)
+    for name in board.attachments:
+        board.binding.release(name)
     model.__dict__.pop(BOARD, None)
-    for key, parameter in _base_parameters(model):
+    for key, parameter in base_parameters(model):
         parameter.requires_grad_(board.frozen.get(key, parameter.requires_grad))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from peftx.adapters.base import Base, Rows, to_canonical
 from peftx.adapters.site import Site
+from peftx.errors import AdapterError
 
 if TYPE_CHECKING:
     from peftx.config.adapter import AdapterConfig
 
 __all__ = ["Delta", "Owned", "Statistic"]
+
+_REQUIRED: Any = object()
 
 
 class Delta(nn.Module):
@@ -25,18 +28,53 @@ class Delta(nn.Module):
     own the product; it must equal ``base.run(x, *effective(base.weight, base.bias))`` in evaluation mode.
 
     Args of a subclass's constructor: the site, the method's config, and the frozen weight and bias of the site in
-    canonical layout (read them, never keep them: keeping them would copy the base into the adapter).
+    canonical layout (read them, never keep them: keeping them would copy the base into the adapter); then the bank, of
+    a method that has one.
     """
 
     #: `effective` may return another bias; when False, reading the bias never computes the weight
     changes_bias: ClassVar[bool] = False
+    #: the update depends on the input or on the context: there is a `forward`, and no `effective`
+    routed: ClassVar[bool] = False
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, bank: nn.Module | None = None) -> None:
         super().__init__()
         self.site = site
+        # not a child: what sites share is held, moved and saved once, at the root
+        self.__dict__["bank"] = bank
+
+    @property
+    def merges(self) -> bool:
+        """Whether the update can be written into the weights."""
+        return not self.routed
+
+    def context(self, name: str, default: Any = _REQUIRED) -> Any:
+        """Side information of this forward, entered by ``adapted.context(name=...)``.
+
+        Per-sample values have one row a sample; in a batch that is partitioned among adapters they are the rows of the
+        samples at hand.
+
+        Raises:
+            AdapterError: there is none of that name, and no default.
+        """
+        board = self.__dict__.get("_board")
+        values = {} if board is None else board.current.context
+        if name in values:
+            return values[name]
+        if default is _REQUIRED:
+            raise AdapterError(
+                f"the adapter at {self.site.key} needs the context {name!r} of every forward: run the model inside "
+                f"`with adapted.context({name}=...)`"
+            )
+        return default
 
     def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The weight and bias the adapted layer has, canonical layout."""
+        if self.routed:
+            raise AdapterError(
+                f"the update at {self.site.key} depends on the input, so there is no weight it makes; it can be run, "
+                "not read or merged"
+            )
         raise NotImplementedError(f"{type(self).__name__} must implement effective(weight, bias)")
 
     def forward(self, x: Tensor, base: Base) -> Tensor:

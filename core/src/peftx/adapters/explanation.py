@@ -10,7 +10,7 @@ from torch import nn
 
 from peftx.adapters.delta import Owned
 from peftx.adapters.site import Site
-from peftx.adapters.slot import SLOT, slots_of
+from peftx.adapters.slot import banks_of, is_reserved, slots_of
 
 if TYPE_CHECKING:
     from peftx.adapters.attachment import Attachment
@@ -67,7 +67,7 @@ class Explanation:
         """(role, shape, sites, trained values, owned), sites of one role and shape together."""
         grouped: dict[tuple[str, str, bool], list[int]] = {}
         for row in self.rows:
-            shape = " x ".join(map(str, row.shape)) or "scalar"
+            shape = " x ".join(map(str, row.shape)) or ("-" if row.kind == "bank" else "scalar")
             grouped.setdefault((row.role, shape, row.owned), []).append(row.trained)
         return [(role, shape, len(n), sum(n), owned) for (role, shape, owned), n in grouped.items()]
 
@@ -122,6 +122,13 @@ def count(model: nn.Module, attachment: Attachment) -> Counts:
                 trained[id(parameter)] = (parameter.numel(), owned, head)
             for tensor in delta.state_dict(keep_vars=True).values():
                 stored[id(tensor)] = tensor.numel() * tensor.element_size()
+    bank = banks_of(model).get(attachment.name)
+    if bank is not None:
+        for key in bank.__dict__.get("_trained", ()):
+            parameter = bank.get_parameter(key)
+            trained[id(parameter)] = (parameter.numel(), False, False)
+        for tensor in bank.state_dict(keep_vars=True).values():
+            stored[id(tensor)] = tensor.numel() * tensor.element_size()
     owned_total = sum(n for n, owned, _ in trained.values() if owned)
     total = sum(n for n, _, _ in trained.values())
     return Counts(
@@ -135,7 +142,7 @@ def count(model: nn.Module, attachment: Attachment) -> Counts:
 
 
 def _base_total(model: nn.Module) -> int:
-    return sum(p.numel() for key, p in model.named_parameters() if SLOT not in key.split("."))
+    return sum(p.numel() for key, p in model.named_parameters() if not is_reserved(key))
 
 
 def explain_attachment(model: nn.Module, attachment: Attachment) -> Explanation:
@@ -155,7 +162,7 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     refuse_model(model)
     plan, owned = plan_of(model, method_name, method, config)
     attachment = Attachment("explained", method_name, method, config, plan, owned)
-    adapter = sum(method.param_count(site, config) for site in plan)
+    adapter = sum(method.param_count(site, config) for site in plan) + method.bank_count(plan, config)
     # a tied parameter is one tensor; slices are each a tensor of their own
     unique: dict[int | str, Site] = {
         id(_parameter(model, site)) if site.rows is None else site.key: site
@@ -189,8 +196,12 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
         SiteRow(s.key, s.role, s.kind, s.shape, 0 if s.kind == "statistic" else s.numel, owned=True)
         for s in attachment.owned
     ]
+    shared = method.bank_count(attachment.plan, config)
+    if shared:
+        rows.insert(0, SiteRow("@bank", "shared by all sites", "bank", (), shared, owned=False))
     # a layer's input is kept once, however many of its slices are adapted
     widths = {s.module: s.shape[1] if len(s.shape) > 1 else 0 for s in attachment.plan}
+    widths |= {s.module: s.shape[0] for s in attachment.plan if s.kind == "activation"}
     return Explanation(
         method=name,
         formula=method.formula(list(attachment.plan), config),

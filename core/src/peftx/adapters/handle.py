@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from peftx.adapters.attachment import (
-    Attachment,
-    attach_to,
-    detach_from,
-    hold_again,
-    remove_from,
-    set_trainable,
-)
+from peftx.adapters.attachment import Attachment, attach_to, detach_from, hold_again, remove_from
+from peftx.adapters.delta import Delta
 from peftx.adapters.explanation import Counts, Explanation, count, explain_attachment
 from peftx.adapters.host import root_board
-from peftx.adapters.slot import Board, Selection, slots_of
+from peftx.adapters.slot import BANK, Board, Selection, banks_of, slots_of
+from peftx.adapters.store import ParamStore
+from peftx.adapters.trained import set_trainable
 from peftx.errors import AdapterError, UnknownNameError, near_matches
 
 __all__ = ["Adapted", "adapted", "attach"]
@@ -109,7 +106,7 @@ class Adapted:
             self._attachment(name)
         if len(set(names)) < len(names):
             raise AdapterError(f"an adapter cannot be used twice in one forward; got {', '.join(names)}")
-        self._board.current = Selection(names=tuple(names))
+        self._board.select(tuple(names))
         set_trainable(self.model, tuple(names))
         hold_again(self.model, self._board)
         return self
@@ -124,8 +121,26 @@ class Adapted:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Inside the block, forwards use the base alone."""
-        with self._selected(Selection()):
+        with self._selected(Selection(context=self._board.current.context)):
             yield
+
+    @contextmanager
+    def context(self, **values: Any) -> Iterator[None]:
+        """Inside the block, every forward has this side information: a user, a noise condition, an instruction.
+
+        Deltas read it by name. A tensor with one row per sample is split with the batch where samples go through
+        different adapters. Blocks may be nested; inner values win. Activation checkpointing computes a block again
+        under the context of its first pass, so backward may be called inside the block or after it.
+        """
+        board = self._board
+        before = board.current.context
+        selection = replace(board.current, context={**before, **values})
+        try:
+            with self._selected(selection):
+                yield
+        finally:
+            if board.current.context is selection.context:  # adapters were activated inside the block
+                board.current = replace(board.current, context=before)
 
     @contextmanager
     def per_sample(self, ids: Sequence[str | None]) -> Iterator[None]:
@@ -149,7 +164,8 @@ class Adapted:
                 self._attachment(name)
             rows.setdefault(() if name is None else (name,), []).append(index)
         parts = tuple((names, torch.tensor(indices)) for names, indices in rows.items())
-        with self._selected(Selection(names=self.active, rows=parts, size=len(ids))):
+        context = self._board.current.context
+        with self._selected(Selection(names=self.active, rows=parts, size=len(ids), context=context)):
             yield
 
     @contextmanager
@@ -180,6 +196,10 @@ class Adapted:
                     if parameter.requires_grad and id(parameter) not in seen:
                         seen.add(id(parameter))
                         yield f"{path + '.' if path else ''}peftx.{adapter}.{key}", parameter
+        for adapter, bank in banks_of(self.model).items():
+            for key, parameter in bank.named_parameters():
+                if name in (None, adapter) and parameter.requires_grad:
+                    yield f"{BANK}.{adapter}.{key}", parameter
 
     def parameters(self, name: str | None = None) -> Iterator[nn.Parameter]:
         """The parameters the adapters train now."""
@@ -219,16 +239,17 @@ class Adapted:
     def bind(self, optimizer: Optimizer, total_steps: int | None = None) -> Adapted:
         """Tie the adapters to the optimizer that trains them; call it once, after building the optimizer.
 
-        Checks that the optimizer holds every trained parameter, and ends the use of kept selections (those that
-        activation checkpointing goes by) at each of its steps. No method has a schedule yet.
+        Checks that the optimizer holds every trained parameter; starts the schedules of the adapters that have one and
+        are trained now, which then run with the optimizer's steps; and ends the use of kept selections (those that
+        activation checkpointing goes by) at each step. Binding again starts the schedules anew.
 
         Args:
             optimizer: the optimizer of your loop.
-            total_steps: number of optimizer steps the training will take, for methods with a schedule; until there
-                is one it is only checked.
+            total_steps: number of optimizer steps the training will take; needed by methods with a schedule.
 
         Raises:
-            AdapterError: a trained parameter is missing from the optimizer, or `total_steps` is not positive.
+            AdapterError: a trained parameter is missing from the optimizer, `total_steps` is not positive, or it is
+                missing and a schedule needs it.
         """
         if total_steps is not None and total_steps < 1:
             raise AdapterError(f"total_steps must be at least 1, got {total_steps}")
@@ -240,7 +261,44 @@ class Adapted:
                 "adapted.parameters() or adapted.param_groups(lr)"
             )
         board = self._board
+        for name, schedule in board.schedules.items():
+            holders = self._holders(name)
+            if any(p.requires_grad for holder in holders.values() for p in holder.parameters()):
+                store = ParamStore(optimizer, holders.values())
+                deltas = {key: delta for key, delta in holders.items() if isinstance(delta, Delta)}
+                board.binding.start(name, schedule, optimizer, deltas, store, total_steps)
         optimizer.register_step_post_hook(lambda *_: board.forget_pending())
+        return self
+
+    def _holders(self, name: str) -> dict[str, nn.Module]:
+        """What holds an adapter's tensors: its deltas by site key, and its bank as ``@bank``."""
+        found: dict[str, nn.Module] = {}
+        for _, _, slot in slots_of(self.model):
+            if name in slot:
+                found |= {delta.site.key: delta for delta in slot.deltas((name,))}
+        bank = banks_of(self.model).get(name)
+        return dict(sorted(found.items())) | ({} if bank is None else {"@bank": bank})
+
+    @property
+    def settled(self) -> bool:
+        """Whether every active adapter has its final form: no schedule will change more than values from now on.
+
+        An adapter that is not bound is not being trained, and so is settled.
+        """
+        running = self._board.binding.running
+        return all(running[name].schedule.settled for name in self.active if name in running)
+
+    def schedule_state(self) -> dict[str, Any]:
+        """The state of the schedules that run: tensors, numbers, strings, and lists and dicts of them."""
+        return self._board.binding.state_dict()
+
+    def load_schedule_state(self, state: Mapping[str, Any]) -> Adapted:
+        """Go on where `schedule_state` was taken; call it after `bind`, with adapter and optimizer restored as well.
+
+        Raises:
+            AdapterError: the state is of other adapters, or of a training of another length.
+        """
+        self._board.binding.load_state_dict(state)
         return self
 
     def reached(self, forward: Callable[[], Any]) -> tuple[str, ...]:
@@ -272,15 +330,17 @@ class Adapted:
         return explain_attachment(self.model, self._attachment(self._one(name)))
 
     def tensors(self, name: str | None = None) -> dict[tuple[str, str], Tensor]:
-        """An adapter's tensors by (site key, slot): what an artifact stores. Not copies."""
+        """An adapter's tensors by (site key, slot): what an artifact stores. Not copies.
+
+        What its sites share stands once, under the site key ``@bank``.
+        """
         name = self._one(name)
         self._attachment(name)
-        found: dict[tuple[str, str], Tensor] = {}
-        for _, _, slot in slots_of(self.model):
-            if name in slot:
-                for delta in slot.deltas((name,)):
-                    for key, value in delta.state_dict(keep_vars=True).items():
-                        found[delta.site.key, key] = value
+        found: dict[tuple[str, str], Tensor] = {
+            (site, key): value
+            for site, holder in self._holders(name).items()
+            for key, value in holder.state_dict(keep_vars=True).items()
+        }
         return dict(sorted(found.items()))
 
     def remove(self, name: str) -> Adapted | None:

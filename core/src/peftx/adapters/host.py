@@ -16,13 +16,15 @@ the class back restores the module exactly.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from peftx.adapters.base import apply, root_base
+from peftx.adapters.insert import run_inserts
 from peftx.adapters.mixing import run_partitioned
-from peftx.adapters.slot import SLOT, Board, Slot
+from peftx.adapters.slot import SLOT, Board, Slot, is_reserved
 from peftx.errors import AdapterError
 
 __all__ = [
@@ -74,10 +76,25 @@ class _Host:
         selection = board.selection()
         if selection is not board.current or selection.rows is not None:
             return run_partitioned(self, slot, selection, args, kwargs)
+        if not slot.inserted:
+            return self._peftx_own(slot, selection.names, *args, **kwargs)
+        own = partial(self._peftx_own, slot, selection.names)
+        if not slot.opaque:
+            return run_inserts(slot, selection.names, own, args, kwargs)
+        # its own forward may read the weights that others must not
+        running, slot._running = slot._running, True
+        try:
+            return run_inserts(slot, selection.names, own, args, kwargs)
+        finally:
+            slot._running = running
+
+    def _peftx_own(self: Any, slot: Slot, names: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:
+        """The module's own product or forward, under the deltas on its weights."""
         product = self._peftx_product
         if product is not None and len(args) == 1 and not kwargs:
-            deltas = slot.deltas(selection.names)
+            deltas = slot.weights(names)
             if deltas:
+                board = slot.board
                 if board.trace is not None:
                     board.trace.update(delta.site.key for delta in deltas)
                 base = product(self)
@@ -206,7 +223,7 @@ def hold_trunk(model: nn.Module, board: Board) -> None:
         return
     everything = "eval" in policies
     for path, module in model.named_modules():
-        if SLOT in path.split(".") or not module.training:
+        if is_reserved(path) or not module.training:
             continue
         if everything or getattr(module, "running_mean", None) is not None:
             module.training = False

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from peftx.adapters.activations import activation_sites
 from peftx.adapters.delta import Delta
+from peftx.adapters.schedule import Schedule
 from peftx.adapters.select import select_parameters, select_sites
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.survey import parameter_sites, weight_sites
@@ -42,7 +44,7 @@ class AdapterMethod:
     kinds: ClassVar[tuple[str, ...]] = ()
     #: tried in turn when the default targets match nothing: a convolutional network, then anything linear
     fallbacks: ClassVar[tuple[tuple[str, ...], ...]] = (("conv", "downsample"), ("all-linear",))
-    #: how the adapted model relates to the base before training; declared, so far read by nothing
+    #: how the adapted model relates to the base before training: equal to the last bit, equal but for rounding, or not
     starts_as: ClassVar[Literal["identity", "rounding", "shifted"]] = "identity"
     #: `effective` and `forward` read whole base weights, so a sharded base does not do; declared, not enforced yet
     needs_full_weight: ClassVar[bool] = False
@@ -58,6 +60,8 @@ class AdapterMethod:
         """
         owned = {(site.module, site.weight) for site in self.owned(model, config)}
         sites = weight_sites(model)
+        if "activation" in self.kinds:
+            sites = [*sites, *activation_sites(model)]
         strict = is_chosen(config, "targets")
         refusal: SelectionError | None = None
         for targets in (config.targets, *(() if strict else self.fallbacks)):
@@ -85,9 +89,32 @@ class AdapterMethod:
     def check(self, plan: SitePlan, config: Any) -> None:
         """Refuse a configuration that cannot work on the sites chosen (raise `ConfigError`)."""
 
-    def build(self, site: Site, config: Any, weight: Tensor, bias: Tensor | None) -> Delta:
-        """The delta of one site; weight and bias are the frozen ones, canonical layout."""
-        return self.Delta(site, config, weight, bias)
+    def bank(self, plan: SitePlan, config: Any) -> nn.Module | None:
+        """What all sites of one adapter share, made once from the whole plan; None for nothing.
+
+        Its parameters are trained, moved and saved once. Buffers that follow from the configuration (random bases made
+        from a seed) are registered with ``persistent=False`` and so are not stored at all.
+        """
+        return None
+
+    def bank_count(self, plan: SitePlan, config: Any) -> int:
+        """Trained values of the bank, by closed formula."""
+        return 0
+
+    def build(
+        self, site: Site, config: Any, weight: Tensor, bias: Tensor | None, bank: nn.Module | None = None
+    ) -> Delta:
+        """The delta of one site; weight and bias are the frozen ones, canonical layout.
+
+        For an activation site there are none: weight is an empty tensor of the site's dtype.
+        """
+        if bank is None:
+            return self.Delta(site, config, weight, bias)
+        return self.Delta(site, config, weight, bias, bank)
+
+    def schedule(self, config: Any) -> Schedule | None:
+        """What changes over the course of training; None for nothing but values."""
+        return None
 
     def param_count(self, site: Site, config: Any) -> int:
         """Trained values at a site, by closed formula."""

@@ -44,17 +44,11 @@ def run_partitioned(module: Any, slot: Slot, selection: Selection, args: Any, kw
         split = _Split(slot.key, selection.size, _dims(module, slot, args, kwargs, selection.size))
         outputs = []
         for names, rows in groups:
-            board.current = _plain(names)
+            board.current = selection.part(names, rows)
             outputs.append(_nested(module, board, *split.part(args, kwargs, rows)))
         return split.join(outputs, [rows for _, rows in groups])
     finally:
         board.current = before
-
-
-def _plain(names: tuple[str, ...]) -> Selection:
-    from peftx.adapters.slot import Selection
-
-    return Selection(names=names)
 
 
 def _nested(module: Any, board: Any, args: Any, kwargs: Any) -> Any:

@@ -25,6 +25,7 @@ KINDS = {
     "packed_attention": "a projection inside nn.MultiheadAttention, whose weight is read without calling a module",
     "norm": "a normalisation layer's weight or bias",
     "statistic": "a running statistic of a normalisation layer: moved by training, never trained",
+    "activation": "the input or output of a whole attention, feed-forward network or block; shape (width,)",
     "parameter": "any other parameter: class token, position table, a bias, a layer scale",
 }
 
@@ -34,6 +35,7 @@ class Site:
     """One adapted place.
 
     `shape` is canonical, (out, in[, k...]); for kinds ``norm`` and ``parameter`` it is the parameter's own.
+    Of kind ``activation`` it is (width,) of what the module returns, and `weight` is empty.
     `rows` is the block of output rows a slice covers, or None for all of them. `label` names the site inside its
     module; (module, label) is unique.
     """
@@ -55,11 +57,13 @@ class Site:
     product: bool = True
     #: path of the module that reads the weight without calling the site's module, if one does
     reader: str | None = None
+    #: of an activation site: path of an earlier module whose input the insert reads
+    read: str | None = None
 
     @property
     def label(self) -> str:
         """The site's name inside its module: the parameter's name, with the slice's part."""
-        name = f"{self.weight}_{self.part}" if self.part else self.weight
+        name = f"{self.weight}_{self.part}" if self.part else self.weight or "insert"
         # a module's child cannot be called like a method of modules (a parameter named `values`, say)
         return f"{name}_" if hasattr(nn.ModuleDict, name) else name
 

@@ -7,7 +7,7 @@ gets a copy of the board with it, so nothing ever follows another model's adapte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +16,50 @@ from torch import Tensor, nn
 
 from peftx.adapters.base import effective_rows, from_canonical, to_canonical
 from peftx.adapters.delta import Delta, Statistic
+from peftx.adapters.insert import Insert
+from peftx.adapters.schedule import Binding, Schedule
 from peftx.adapters.unsplit import unsplit
 from peftx.errors import AdapterError
 
 if TYPE_CHECKING:
     from peftx.adapters.attachment import Attachment
 
-__all__ = ["SLOT", "Board", "Selection", "Slot", "slots_of"]
+__all__ = ["BANK", "SLOT", "Board", "Selection", "Slot", "banks_of", "is_reserved", "slots_of"]
 
 #: name of the reserved child of an adapted module
 SLOT = "peftx"
+#: name of the reserved child of the root that holds what an adapter's sites share
+BANK = "peftx_bank"
+
+
+def is_reserved(path: str) -> bool:
+    """Whether a module path or a state-dict key belongs to an adapter, not to the base."""
+    parts = path.split(".")
+    return SLOT in parts or BANK in parts
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
     """What one forward uses: adapter names in order, or a partition of the batch among adapters.
 
-    `rows` maps each tuple of adapter names to the sample indices it serves; `size` is the batch size.
-    Compared by identity: a selection is made once, when the user chooses it.
+    `rows` maps each tuple of adapter names to the sample indices it serves; `size` is the batch size. `context` is
+    the side information of the forward. Compared by identity: a selection is made once, when the user chooses it.
     """
 
     names: tuple[str, ...] = ()
     rows: tuple[tuple[tuple[str, ...], Tensor], ...] | None = None
     size: int = 0
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    def part(self, names: tuple[str, ...], rows: Tensor) -> Selection:
+        """The selection of some samples: theirs of every tensor of the context that has one row a sample."""
+        context = {
+            key: value[rows.to(value.device)]
+            if isinstance(value, Tensor) and value.dim() and value.shape[0] == self.size
+            else value
+            for key, value in self.context.items()
+        }
+        return Selection(names=names, context=context)
 
 
 @dataclass
@@ -52,6 +73,9 @@ class Board:
     #: keys of sites seen by a forward, while somebody asks
     trace: set[str] | None = None
     recompute_activations: bool = False
+    #: schedules by adapter name, and the optimizer hooks that drive them
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    binding: Binding = field(default_factory=Binding)
     #: selections of the forwards whose backward may still come, for activation checkpointing
     _pending: list[Selection] = field(default_factory=list)
     _replayed: bool = False
@@ -70,8 +94,11 @@ class Board:
         what the first pass used, even when the user has moved on since.
 
         Raises:
-            AdapterError: such a forward, when passes with different selections are waiting for their backward.
+            AdapterError: such a forward, when passes with different selections are waiting for their backward; or
+                one that trains an adapter whose schedule no optimizer drives.
         """
+        if self.schedules and self.training and torch.is_grad_enabled():
+            self._require_bound()
         if self._inside or torch.compiler.is_compiling():
             return self.current
         if torch._C._current_graph_task_id() == -1:
@@ -94,6 +121,19 @@ class Board:
             )
         return first
 
+    def _require_bound(self) -> None:
+        for name in self.current.names:
+            if name in self.schedules and name not in self.binding.running:
+                raise AdapterError(
+                    f"the adapter {name!r} ({self.attachments[name].method_name}) changes over the course of training "
+                    "and is not bound to an optimizer: call adapted.bind(optimizer, total_steps=N) before the first "
+                    "training step, or model.eval() if you are not training"
+                )
+
+    def select(self, names: tuple[str, ...]) -> None:
+        """Use these adapters from now on; the context stays."""
+        self.current = Selection(names=names, context=self.current.context)
+
     def forget_pending(self) -> None:
         """Drop the selections kept for checkpointing (an optimizer step ends their use)."""
         self._pending.clear()
@@ -108,6 +148,13 @@ class Slot(nn.ModuleDict):
         self.board = board
         self.key = key
         self.batch_dim = batch_dim
+        #: some adapter has an insert or a tap here
+        self.inserted = False
+        #: adapter name -> inserts elsewhere that read this module's input
+        self.taps: dict[str, list[Insert]] = {}
+        #: adapters whose insert would be bypassed by a reader of this module's weights
+        self.opaque: set[str] = set()
+        self._running = False
 
     def deltas(self, names: tuple[str, ...]) -> list[Delta]:
         """This module's deltas under the adapters `names`, in order."""
@@ -117,6 +164,37 @@ class Slot(nn.ModuleDict):
             if labels is not None:
                 found.extend(labels._modules.values())
         return found
+
+    def weights(self, names: tuple[str, ...]) -> list[Delta]:
+        """Those of `deltas` that change what the module computes with."""
+        found = self.deltas(names)
+        return [delta for delta in found if not isinstance(delta, Insert)] if self.inserted else found
+
+    def inserts(self, names: tuple[str, ...]) -> list[Insert]:
+        """The inserts around this module under the adapters `names`, in order."""
+        return [delta for delta in self.deltas(names) if isinstance(delta, Insert)]
+
+    def taps_of(self, names: tuple[str, ...]) -> list[Insert]:
+        """The inserts elsewhere that read this module's input."""
+        return [insert for name in names for insert in self.taps.get(name, ())]
+
+    def listen(self, name: str, insert: Insert) -> None:
+        """Let an adapter's insert elsewhere read what this module is called with."""
+        self.taps.setdefault(name, []).append(insert)
+        self.inserted = True
+
+    def shield(self, name: str) -> None:
+        """Under this adapter, let nobody outside this module compute with its weights: an insert would be bypassed."""
+        self.opaque.add(name)
+        self.inserted = True
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter."""
+        self._modules.pop(name, None)
+        self.taps.pop(name, None)
+        self.opaque.discard(name)
+        inserts = any(isinstance(module, Insert) for module in self.modules())
+        self.inserted = inserts or bool(self.taps) or bool(self.opaque)
 
     def statistic(self, name: str, base: Tensor, training: bool) -> Tensor:
         """The running statistic a forward uses and, in training, moves: an active adapter's own.
@@ -143,10 +221,14 @@ class Slot(nn.ModuleDict):
         if selection.rows is not None:
             others = tuple({other for names, _ in selection.rows for other in names})
             return unsplit(base, f"{self.key}.{name}") if self._changing(others, name) else base
-        deltas = [delta for delta in self.deltas(selection.names) if not isinstance(delta, Statistic)]
+        if self.opaque and not self._running and not self.opaque.isdisjoint(selection.names):
+            return unsplit(base, f"{self.key}.{name}", "an insert around it would be passed by")
+        deltas = [delta for delta in self.weights(selection.names) if not isinstance(delta, Statistic)]
         changing = self._changing(selection.names, name)
         if not changing:
             return base
+        if any(delta.routed for delta in changing):
+            return unsplit(base, f"{self.key}.{name}", "its update depends on the input")
         if board.trace is not None:
             board.trace.update(delta.site.key for delta in changing)
         values: dict[str, Tensor | None] = {}
@@ -170,3 +252,9 @@ def slots_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, Slot]]:
         slot = module._modules.get(SLOT)
         if isinstance(slot, Slot):
             yield path, module, slot
+
+
+def banks_of(model: nn.Module) -> dict[str, nn.Module]:
+    """What the sites of each adapter share, by adapter name."""
+    banks: Any = model._modules.get(BANK)
+    return {} if banks is None else dict(banks.items())

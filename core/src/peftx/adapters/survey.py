@@ -15,7 +15,7 @@ from peftx.adapters.roles.generic import FAMILY as GENERIC
 from peftx.adapters.roles.lookup import RoleHit, parameter_roles_of, roles_of
 from peftx.adapters.roles.vocabulary import part_role
 from peftx.adapters.site import Site
-from peftx.adapters.slot import SLOT
+from peftx.adapters.slot import is_reserved
 from peftx.adapters.surveying import kept
 
 __all__ = ["STATISTICS", "base_modules", "parameter_sites", "statistic_sites", "weight_sites"]
@@ -34,7 +34,7 @@ _roles = kept(roles_of)
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(path, module) of the model's own modules: what adapters brought is left out."""
     for path, module in model.named_modules():
-        if SLOT not in path.split("."):
+        if not is_reserved(path):
             yield path, module
 
 

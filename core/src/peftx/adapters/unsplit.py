@@ -27,8 +27,12 @@ _HARMLESS = {getattr(torch.Tensor, name).__get__ for name in _ATTRIBUTES} | {
 }
 
 
+_SAMPLES = "the samples of this batch cannot be told apart there"
+
+
 class _Unsplit(Tensor):
     _peftx_key: str
+    _peftx_why: str
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,15 +40,17 @@ class _Unsplit(Tensor):
             return super().__torch_function__(func, types, args, kwargs)
         found = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, _Unsplit)]
         key = found[0]._peftx_key if found else "a weight"
+        why = found[0]._peftx_why if found else _SAMPLES
         raise AdapterError(
-            f"{key} is read from outside its module, so the samples of this batch cannot be told apart there; run one "
-            "adapter at a time, or leave this place out of the adapters"
+            f"{key} is read from outside its module, and {why}; run one adapter at a time, or leave this place out of "
+            "the adapters"
         )
 
 
-def unsplit(value: Tensor, key: str) -> Tensor:
+def unsplit(value: Tensor, key: str, why: str = _SAMPLES) -> Tensor:
     """`value`, but good for its shape, dtype and device alone."""
     with torch._C.DisableTorchFunctionSubclass():
         guarded = value.detach().as_subclass(_Unsplit)
     guarded._peftx_key = key
+    guarded._peftx_why = why
     return guarded

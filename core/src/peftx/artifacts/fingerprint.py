@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from peftx.adapters.slot import SLOT
+from peftx.adapters.slot import is_reserved
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -34,7 +34,7 @@ def fingerprint(model: nn.Module, skip: Collection[str] = ()) -> Fingerprint:
     structure, values = hashlib.sha256(), hashlib.sha256()
     skipped = set(skip)
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-        if SLOT in name.split(".") or not isinstance(tensor, torch.Tensor):  # modules may keep extra state
+        if is_reserved(name) or not isinstance(tensor, torch.Tensor):  # modules may keep extra state
             continue
         structure.update(f"{name}:{tuple(tensor.shape)};".encode())
         if name in skipped:

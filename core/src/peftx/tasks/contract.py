@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from peftx.adapters import adapted
+from peftx.adapters.host import root_board
 from peftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,6 +123,13 @@ class Task(ABC):
         """
         return None
 
+    def context(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the side information of a batch, by the names `Offers.context` declares; {} for none.
+
+        Every forward on the batch runs inside ``adapted.context(**these)``.
+        """
+        return {}
+
     def recipe(self, method: str) -> dict[str, Any]:
         """Return training settings (fields of TrainConfig) that suit `method` on this task; {} for none."""
         return {}
@@ -144,7 +153,7 @@ class Task(ABC):
         meter = self.meter()
         for batch in self.batches(split, batch_size):
             batch = {name: value.to(device) for name, value in batch.items()}
-            with autocast():
+            with autocast(), in_context(self, model, batch):
                 outputs = self.forward(model, batch)
             meter.update(outputs, batch)
             if tick is not None:
@@ -160,6 +169,14 @@ class Task(ABC):
             DataError: a file cannot be read; the message names it.
         """
         raise UserError(f"{type(self).__name__} cannot predict on single files")
+
+
+def in_context(task: Task, model: nn.Module, batch: Batch) -> AbstractContextManager[Any]:
+    """The block a forward of `model` on `batch` runs in: its side information, if the task has any."""
+    values = task.context(batch)
+    if not values or root_board(model) is None:
+        return nullcontext()
+    return adapted(model).context(**values)
 
 
 def batch_count(batch: Batch) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from peftx.errors import ConfigError, TrainingError
-from peftx.tasks.contract import Batch, Task, batch_count
+from peftx.tasks.contract import Batch, Task, batch_count, in_context
 from peftx.tasks.scoring import evaluate
 from peftx.training.backend import Backend
 from peftx.training.progress import Progress
@@ -57,7 +57,7 @@ def fit(
     aside: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Fit:
     """Train what `adapted` trains and leave it at its best validation epoch (at the last one without a val
-    split).
+    split); among the epochs at whose end its schedule has settled, or the last.
 
     AdamW over `adapted.param_groups`; linear warm-up and cosine by optimizer step; the mean loss of a group
     of `accumulate` batches is the mean over its samples, whatever their sizes.
@@ -99,7 +99,7 @@ def fit(
             factor = learning_rate_factor(result.steps, total, train.warmup, train.schedule)
             for settings, peak in zip(optimizer.param_groups, peaks, strict=True):
                 settings["lr"] = peak * factor
-            loss = _accumulate(wrapped, task, group, backend)
+            loss = _accumulate(wrapped, adapted.model, task, group, backend)
             result.steps += 1
             if not math.isfinite(loss):
                 raise TrainingError(_not_finite(loss, result.steps, total, epoch, train))
@@ -120,7 +120,9 @@ def fit(
             if not math.isfinite(scores.get("loss", 0.0)):
                 raise TrainingError(_not_finite(scores["loss"], result.steps, total, epoch, train))
             result.history.append({"epoch": epoch, **scores})
-            best.see(adapted, epoch, scores)
+            # an adapter that is still being pruned or grown is not the one that was asked for
+            if adapted.settled or epoch == train.epochs:
+                best.see(adapted, epoch, scores)
             line |= {f"val_{name}": value for name, value in scores.items()}
         if on_epoch is not None:
             on_epoch(epoch, line)
@@ -143,17 +145,21 @@ def _groups(batches: Any, size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _accumulate(model: torch.nn.Module, task: Task, group: list[Batch], backend: Backend) -> float:
-    """Back-propagate the mean loss over all samples of the group and return it."""
+def _accumulate(
+    model: torch.nn.Module, own: torch.nn.Module, task: Task, group: list[Batch], backend: Backend
+) -> float:
+    """Back-propagate the mean loss over all samples of the group and return it. `own` is `model` unwrapped."""
     samples = sum(batch_count(batch) for batch in group)
     mean = 0.0
     for index, batch in enumerate(group):
         share = batch_count(batch) / samples
 
         def backward(batch: Batch = batch, share: float = share) -> float:
-            with backend.autocast():
-                loss: Tensor = task.loss(model, backend.place(batch))
-            backend.backward(loss * share if share != 1.0 else loss)
+            batch = backend.place(batch)
+            with in_context(task, own, batch):
+                with backend.autocast():
+                    loss: Tensor = task.loss(model, batch)
+                backend.backward(loss * share if share != 1.0 else loss)
             return loss.item() * share
 
         if index + 1 < len(group) and backend.processes > 1:
@@ -208,8 +214,9 @@ def _check_effect(adapted: Adapted, task: Task, train: TrainConfig, backend: Bac
     model.eval()
 
     def forward() -> None:
-        with torch.no_grad(), backend.autocast():
-            task.forward(model, backend.place(batch))
+        placed = backend.place(batch)
+        with torch.no_grad(), backend.autocast(), in_context(task, model, placed):
+            task.forward(model, placed)
 
     missed = list(adapted.reached(forward))
     model.train(was_training)

@@ -62,14 +62,15 @@ def test_attached_adapters_are_not_part_of_the_model():
     from peftx.adapters.roles.lookup import RESERVED
 
     slot = pytest.importorskip("peftx.adapters.slot")
-    assert slot.SLOT == RESERVED
+    assert (slot.SLOT, slot.BANK) == RESERVED
     model = Mine(encoder())
     before, loose = roles_of(model), parameter_roles_of(model)
     adapter = type("Slot", (nn.Module,), {"__module__": "peftx.adapters.slot"})()
     adapter.add_module("inner", nn.Linear(2, 2))
     adapter.register_parameter("theta", nn.Parameter(torch.zeros(1)))
     for module in (model, model.head, model.trunk.layers[0].self_attn):
-        module.add_module(RESERVED, adapter)
+        module.add_module(slot.SLOT, adapter)
+    model.add_module(slot.BANK, nn.ModuleDict({"default": nn.Linear(2, 2)}))
     assert roles_of(model) == before
     assert parameter_roles_of(model) == loose
 

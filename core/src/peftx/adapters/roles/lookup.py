@@ -24,7 +24,7 @@ __all__ = ["RoleHit", "group_of", "lm_head_of", "parameter_roles_of", "roles_of"
 
 #: child under which an adapted module keeps its adapters; peftx.adapters.slot.SLOT, repeated here without
 #: torch
-RESERVED = "peftx"
+RESERVED = ("peftx", "peftx_bank")
 
 _SUFFIX = {"attention": "attn", "cross_attention": "cross_attn", "mlp": "mlp"}
 
@@ -190,7 +190,7 @@ def _group(root: str, role: str, named: dict[str, str | None]) -> str:
 
 
 def _is_adapter(name: str, child: Any) -> bool:
-    return name == RESERVED and type(child).__module__.startswith("peftx.")
+    return name in RESERVED and (name != RESERVED[0] or type(child).__module__.startswith("peftx."))
 
 
 def _join(*names: str) -> str:

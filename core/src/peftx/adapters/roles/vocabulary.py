@@ -33,6 +33,7 @@ _MEANINGS: Mapping[str, str] = MappingProxyType(
         "mlp.up": "widens the residual stream inside a feed-forward block",
         "mlp.gate": "produces the multiplicative gate of a gated feed-forward block",
         "mlp.down": "narrows a feed-forward block back to the residual stream",
+        "block": "a whole residual block: attention and feed-forward network",
         "norm": "normalises: layer, batch, group, RMS, response",
         "embedding.patch": "turns raw input (pixels, frames) into tokens or a first feature map",
         "embedding.token": "looks up a vector per vocabulary entry",
@@ -121,7 +122,8 @@ def _accepted(query: str) -> frozenset[str]:
     if query in ROLES:
         return frozenset((query,))
     if query in _PREFIXES:
-        return frozenset(role for role in ROLES if role.startswith(query + "."))
+        # the bare prefix is the role of the whole attention or feed-forward network, as a place in activation space
+        return frozenset(role for role in ROLES if role.startswith(query + ".")) | {query}
     raise SelectionError(
         f"'{query}' is not a role; roles are {', '.join(sorted(ROLES))}, or a prefix such as 'attention'."
         + near_matches(query, _QUERIES)

@@ -1,0 +1,151 @@
+"""`Schedule`: what of an adapter changes with time, and the `Binding` that lets an optimizer drive it.
+
+Time is counted in optimizer steps, nothing else: not in forwards (validation, accumulation and activation checkpointing
+add some), not in epochs (they have no fixed length). Hooks of the optimizer itself call a schedule, so it runs in
+anybody's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from peftx.adapters.store import ParamStore
+from peftx.errors import AdapterError
+
+if TYPE_CHECKING:
+    from peftx.adapters.delta import Delta
+
+__all__ = ["Binding", "Schedule"]
+
+
+class Schedule:
+    """The time-dependent behaviour of one adapter: budgets, masks, growth, annealing.
+
+    A subclass keeps its own state and touches parameters through the store only. It holds nothing of the model before
+    `start`; it is made anew, unbound, when a model is copied.
+
+    Order of one optimizer step: gradients are complete, `before_step`, parameters move, `after_step`, gradients are
+    cleared by the loop. A step that a gradient scaler skips calls neither.
+    """
+
+    def start(self, deltas: Mapping[str, Delta], store: ParamStore, total_steps: int) -> None:
+        """Training begins: the live deltas by site key, the store of their parameters, the number of steps to come."""
+        self.deltas, self.store, self.total_steps = deltas, store, total_steps
+
+    def before_step(self, step: int) -> None:
+        """The gradients of step `step` (from 1) are complete, the parameters have not moved."""
+
+    def after_step(self, step: int) -> None:
+        """The parameters have moved; the gradients of step `step` are still there."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether only values change from now on. The choice of the best epoch waits for this, so that an adapter
+        is never stored in a form it was only passing through."""
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to survive a restart: tensors, numbers, strings, and lists and dicts of them."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; called after `start`."""
+
+
+@dataclass(slots=True)
+class _Bound:
+    schedule: Schedule
+    total_steps: int
+    step: int = 0
+
+
+@dataclass(slots=True)
+class Binding:
+    """The schedules that run, by adapter name, and the optimizer hooks that drive them."""
+
+    running: dict[str, _Bound] = field(default_factory=dict)
+    _hooks: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Binding:
+        # the copy of a model is trained by another optimizer, or by none
+        return Binding()
+
+    def start(
+        self,
+        name: str,
+        schedule: Schedule,
+        optimizer: Optimizer,
+        deltas: Mapping[str, Delta],
+        store: ParamStore,
+        total_steps: int | None,
+    ) -> None:
+        """Let `optimizer` drive an adapter's schedule from its first step on.
+
+        Raises:
+            AdapterError: the number of steps is not given.
+        """
+        if total_steps is None:
+            raise AdapterError(
+                f"the adapter {name!r} changes over the course of training, so its length is needed: "
+                "bind(optimizer, total_steps=N) with the number of optimizer steps"
+            )
+        self.release(name)
+        schedule.start(deltas, store, total_steps)
+        bound = _Bound(schedule, total_steps)
+        self.running[name] = bound
+
+        def before(*_: Any) -> None:
+            bound.step += 1
+            bound.schedule.before_step(bound.step)
+
+        def after(*_: Any) -> None:
+            bound.schedule.after_step(bound.step)
+
+        self._hooks[name] = [
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
+        ]
+
+    def release(self, name: str) -> None:
+        """Stop an adapter's schedule, if it runs."""
+        self.running.pop(name, None)
+        for hook in self._hooks.pop(name, ()):
+            hook.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps done and the schedules' own states, by adapter name."""
+        return {
+            name: {"step": bound.step, "total_steps": bound.total_steps, "state": bound.schedule.state_dict()}
+            for name, bound in self.running.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken.
+
+        Raises:
+            AdapterError: it belongs to other adapters, or to a training of another length.
+        """
+        if state.keys() != self.running.keys():
+            raise AdapterError(
+                f"this state is of the schedules of {_names(state)}, bound here are those of {_names(self.running)}; "
+                "attach and bind the same adapters before loading it"
+            )
+        for name, saved in state.items():
+            bound = self.running[name]
+            if saved["total_steps"] != bound.total_steps:
+                raise AdapterError(
+                    f"the schedule of {name!r} was saved in a training of {saved['total_steps']} steps, this one has "
+                    f"{bound.total_steps}; bind with total_steps={saved['total_steps']}"
+                )
+        for name, saved in state.items():
+            bound = self.running[name]
+            bound.schedule.load_state_dict(saved["state"])
+            bound.step = saved["step"]
+
+
+def _names(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, names)) or "no adapter"
