@@ -78,6 +78,8 @@ class Board:
     binding: Binding = field(default_factory=Binding)
     #: selections of the forwards whose backward may still come, for activation checkpointing
     _pending: list[Selection] = field(default_factory=list)
+    #: selections of training forwards without gradients: the first passes of reentrant checkpointing, or a teacher
+    _quiet: list[Selection] = field(default_factory=list)
     _replayed: bool = False
     #: the mode the root was last put in, and the modules kept in evaluation mode regardless
     training: bool = False
@@ -102,18 +104,22 @@ class Board:
         if self._inside or torch.compiler.is_compiling():
             return self.current
         if torch._C._current_graph_task_id() == -1:
-            if torch.is_grad_enabled():
-                if self._replayed:
-                    self.forget_pending()
-                # two that differ are as good as any number: no backward can then tell which it belongs to
-                if not self._pending or (len(self._pending) == 1 and self._pending[0] is not self.current):
-                    self._pending.append(self.current)
+            grad = torch.is_grad_enabled()
+            if not grad and not self.training:
+                return self.current
+            if self._replayed:
+                self.forget_pending()
+            # two that differ are as good as any number: no backward can then tell which it belongs to
+            waiting = self._pending if grad else self._quiet
+            if not waiting or (len(waiting) == 1 and waiting[0] is not self.current):
+                waiting.append(self.current)
             return self.current
         self._replayed = True
-        if self._explicit or not self._pending:
+        waiting = self._pending or self._quiet
+        if self._explicit or not waiting:
             return self.current
-        first = self._pending[0]
-        if any(other is not first for other in self._pending):
+        first = waiting[0]
+        if any(other is not first for other in waiting):
             raise AdapterError(
                 "activation checkpointing computes a block again, but forwards with different adapter selections are "
                 "waiting for their backward: call backward inside the same `per_sample` or `disabled` block as its "
@@ -137,6 +143,7 @@ class Board:
     def forget_pending(self) -> None:
         """Drop the selections kept for checkpointing (an optimizer step ends their use)."""
         self._pending.clear()
+        self._quiet.clear()
         self._replayed = False
 
 

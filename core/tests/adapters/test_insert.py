@@ -1,0 +1,330 @@
+"""Inserts: every read and write point, no path around them, and the same rights as any other adapter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import peftx
+from peftx.adapters import AdapterMethod, Insert, Site, SitePlan
+from peftx.adapters.activations import activation_sites
+from peftx.config.adapter import AdapterConfig
+from peftx.errors import AdapterError
+
+
+class PointConfig(AdapterConfig):
+    targets: list[str] = Field(default=["mlp"])
+    also_train: list[str] = Field(default=[])
+
+
+class Scale(Insert):
+    """g(x) = c * x, c of shape (D,); zero at the start."""
+
+    def __init__(self, site: Site, config: PointConfig, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(site)
+        self.c = nn.Parameter(torch.zeros(site.shape[0], dtype=site.dtype))
+
+    def insert(self, x: Tensor) -> Tensor:
+        return x * self.c
+
+    @staticmethod
+    def param_count(site: Site, config: PointConfig) -> int:
+        return site.shape[0]
+
+
+def _method(read: Any, write: Any = "output") -> type[AdapterMethod]:
+    delta = type("Point", (Scale,), {"read": read, "write": write})
+    return type("Method", (AdapterMethod,), {"Config": PointConfig, "Delta": delta, "kinds": ("activation",)})
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(torch.tanh(self.fc1(x)))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.mlp = Mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x))
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(Block(), Block()).eval()
+
+
+def _randomise(adapted: peftx.Adapted, name: str | None = None) -> None:
+    with torch.no_grad():
+        for parameter in adapted.parameters(name):
+            parameter.normal_()
+
+
+POINTS: dict[tuple[str, str], Callable[[Any, Tensor, Tensor], Tensor]] = {
+    ("input", "output"): lambda f, x, c: f(x) + c * x,
+    ("output", "output"): lambda f, x, c: f(x) + c * f(x),
+    ("input", "input"): lambda f, x, c: f(x + c * x),
+}
+
+
+@pytest.mark.parametrize(("read", "write"), list(POINTS))
+def test_points(read: str, write: str) -> None:
+    model, x = _model(), torch.randn(2, 3, 6)
+    bare, y = copy.deepcopy(model), model(x)
+    adapted = peftx.attach(model, _method(read, write))
+    assert torch.equal(model(x), y), "zero at the start"
+    assert adapted.attachment().plan.keys == ("0.mlp", "1.mlp")
+    _randomise(adapted)
+    expected: Any = x
+    for index, block in enumerate(bare):  # type: ignore[arg-type]
+        c = model[index].mlp.peftx["default"]["insert"].c  # type: ignore[index,union-attr]
+        expected = expected + POINTS[read, write](block.mlp, block.norm(expected), c)
+    torch.testing.assert_close(model(x), expected)
+    assert not adapted.reached(lambda: model(x))
+    adapted.detach()
+    assert torch.equal(model(x), y) and type(model[0].mlp) is Mlp  # type: ignore[index,union-attr]
+
+
+class Parallel(_method("tap")):  # type: ignore[misc]
+    """Reads the residual stream in front of the norm."""
+
+    def plan(self, model: nn.Module, config: Any) -> SitePlan:
+        from dataclasses import replace
+
+        sites = super().plan(model, config)
+        return SitePlan(tuple(replace(s, read=s.module.replace("mlp", "norm")) for s in sites))
+
+
+def test_a_tap_reads_another_module() -> None:
+    model, x = _model(), torch.randn(2, 3, 6)
+    bare, y = copy.deepcopy(model), model(x)
+    adapted = peftx.attach(model, Parallel)
+    _randomise(adapted)
+    expected: Any = x
+    for index, block in enumerate(bare):  # type: ignore[arg-type]
+        c = model[index].mlp.peftx["default"]["insert"].c  # type: ignore[index,union-attr]
+        expected = expected + block.mlp(block.norm(expected)) + c * expected
+    torch.testing.assert_close(model(x), expected)
+    assert model[0].mlp.peftx["default"]["insert"]._tapped is None, "no activation outlives its forward"  # type: ignore[index,union-attr]
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(twin(x), expected)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.zero_()
+    assert torch.equal(model(x), y)
+    torch.testing.assert_close(twin(x), expected)  # the copy's taps feed the copy's inserts
+    with pytest.raises(AdapterError, match=r"0\.norm, where its adapter reads"):
+        model[0].mlp(x)  # type: ignore[index,union-attr,operator]
+    adapted.attach(Parallel, name="b")
+    _randomise(adapted, "b")
+    alone = {name: adapted.activate(name).model(x) for name in ("default", "b")}
+    with adapted.per_sample(["b", None]):
+        mixed = model(x)
+    torch.testing.assert_close(mixed, torch.stack([alone["b"][0], y[1]]))
+    adapted.detach()
+    assert torch.equal(model(x), y)
+    assert not any(hasattr(type(m), "_peftx_base") for m in model.modules())
+
+
+def test_they_compose_with_weights_and_mix() -> None:
+    model, x = _model(), torch.randn(4, 3, 6)
+    y = model(x)
+    adapted = peftx.attach(model, _method("output"), name="insert")
+    _randomise(adapted)
+    adapted.attach("core.lora", name="lora", rank=2, also_train=[])
+    with torch.no_grad():
+        for parameter in adapted.parameters("lora"):
+            parameter.normal_()
+    alone = {name: adapted.activate(name).model(x) for name in ("insert", "lora")}
+    both = adapted.activate("insert", "lora").model(x)
+    assert not torch.allclose(both, alone["insert"]) and not torch.allclose(both, alone["lora"])
+    with adapted.per_sample(["insert", None, "lora", "insert"]):
+        mixed = model(x)
+    expected = torch.stack([alone["insert"][0], y[1], alone["lora"][2], alone["insert"][3]])
+    torch.testing.assert_close(mixed, expected)
+
+
+def test_checkpointing_and_compile() -> None:
+    model, x = _model(), torch.randn(2, 3, 6, requires_grad=True)
+    adapted = peftx.attach(model, Parallel)
+    _randomise(adapted)
+    model(x).square().sum().backward()
+    plain = [p.grad.clone() for p in adapted.parameters() if p.grad is not None]
+    for parameter in adapted.parameters():
+        parameter.grad = None
+    adapted._board.forget_pending()
+    h = x
+    for block in model:  # type: ignore[attr-defined]
+        h = checkpoint(block, h, use_reentrant=False)
+    h.square().sum().backward()
+    torch.testing.assert_close([p.grad for p in adapted.parameters()], plain)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("target", ["attention", "block"])
+def test_no_fast_path_passes_them_by(target: str) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    x, padded = torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
+    padded[0, 3:] = True
+    with torch.no_grad():
+        before = model(x, src_key_padding_mask=padded)
+    adapted = peftx.attach(model, _method("output"), targets=[target])
+    _randomise(adapted)
+    with torch.no_grad():
+        fast = model(x, src_key_padding_mask=padded)
+    slow = model.train()(x, src_key_padding_mask=padded)
+    torch.testing.assert_close(fast[~padded], slow[~padded])
+    assert not torch.allclose(fast[~padded], before[~padded])
+    model.eval()
+    with adapted.disabled(), torch.no_grad():
+        torch.testing.assert_close(model(x, src_key_padding_mask=padded)[~padded], before[~padded])
+    adapted.detach()
+    with torch.no_grad():
+        assert torch.equal(model(x, src_key_padding_mask=padded)[~padded], before[~padded])
+
+
+def test_around_may_do_anything() -> None:
+    class Prompt(Scale):
+        """Three trained tokens in front of the sequence, cut off again."""
+
+        def __init__(self, site: Site, config: Any, weight: Tensor, bias: Tensor | None) -> None:
+            super().__init__(site, config, weight, bias)
+            self.c = nn.Parameter(torch.randn(3, site.shape[0]))
+
+        def around(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            (x,) = args
+            y = call(torch.cat((self.c.expand(x.shape[0], -1, -1), x), 1), **kwargs)
+            return y[:, 3:]
+
+    class Prompts(_method("output")):  # type: ignore[misc]
+        Delta = Prompt
+        starts_as = "shifted"
+
+    timm = pytest.importorskip("timm")
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2
+    )
+    x = torch.randn(2, 3, 8, 8)
+    before = model.eval()(x)
+    adapted = peftx.attach(model, Prompts, targets=["block"])
+    y = model(x)
+    assert y.shape == before.shape and not torch.allclose(y, before)
+    y.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.parameters())
+
+
+def test_there_is_nothing_to_merge() -> None:
+    adapted = peftx.attach(_model(), _method("output"))
+    insert = adapted.model[0].mlp.peftx["default"]["insert"]  # type: ignore[index,union-attr]
+    assert not insert.merges
+    with pytest.raises(AdapterError, match="cannot be merged"):
+        insert.effective(torch.zeros(1), None)
+
+
+def _hf_vit() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    return transformers.ViTModel(
+        transformers.ViTConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=12,
+            image_size=8,
+            patch_size=4,
+        )
+    )
+
+
+def _bert() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    return transformers.BertModel(
+        transformers.BertConfig(
+            hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12, vocab_size=20
+        )
+    )
+
+
+def _whisper() -> nn.Module:
+    whisper = pytest.importorskip("whisper")
+    return whisper.model.Whisper(whisper.model.ModelDimensions(6, 4, 8, 2, 1, 20, 8, 8, 2, 1))
+
+
+def _swin() -> nn.Module:
+    return pytest.importorskip("timm").create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=16,
+        patch_size=2,
+        window_size=4,
+        embed_dim=8,
+        depths=(1, 1),
+        num_heads=(2, 2),
+    )
+
+
+FOUND: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[str, int]]]] = {
+    "torch": (
+        lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 12), 1),
+        {
+            "layers.0": ("block", 8),
+            "layers.0.self_attn": ("attention", 8),
+            "layers.0.multihead_attn": ("cross_attention", 8),
+        },
+    ),
+    "timm_swin": (
+        _swin,
+        {
+            f"layers.{i}.blocks.0{tail}": (role, 8 * 2**i)
+            for i in (0, 1)
+            for tail, role in (("", "block"), (".attn", "attention"), (".mlp", "mlp"))
+        },
+    ),
+    "transformers_vit": (
+        _hf_vit,
+        {"layers.0": ("block", 8), "layers.0.attention": ("attention", 8), "layers.0.mlp": ("mlp", 8)},
+    ),
+    "transformers_bert": (
+        _bert,  # its feed-forward layers stand in the block itself
+        {"encoder.layer.0": ("block", 8), "encoder.layer.0.attention": ("attention", 8)},
+    ),
+    "openai_whisper": (
+        _whisper,
+        {
+            "encoder.blocks.0": ("block", 8),
+            "encoder.blocks.0.attn": ("attention", 8),
+            "encoder.blocks.0.mlp": ("mlp", 8),
+            "decoder.blocks.0": ("block", 8),
+            "decoder.blocks.0.attn": ("attention", 8),
+            "decoder.blocks.0.cross_attn": ("cross_attention", 8),
+            "decoder.blocks.0.mlp": ("mlp", 8),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("family", list(FOUND))
+def test_the_places_of_a_family(family: str) -> None:
+    make, expected = FOUND[family]
+    assert {s.key: (s.role, s.shape[0]) for s in activation_sites(make())} == expected
+
+
+def test_weight_methods_do_not_see_them() -> None:
+    model = _model()
+    adapted = peftx.attach(model, "core.lora", rank=1, also_train=[])
+    assert all(site.kind == "linear" for site in adapted.attachment().plan)
