@@ -228,6 +228,48 @@ def test_the_state_goes_on() -> None:
     assert _log(again).events == [("before", 3), ("after", 3)]
 
 
+class Slice(Log):
+    """Trains one entry a step, in turn."""
+
+    def before_step(self, step: int) -> None:
+        for delta in self.deltas.values():
+            self.store.restrict(delta.g, torch.arange(delta.g.numel()) == step % delta.g.numel())
+
+    def after_step(self, step: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda groups: torch.optim.AdamW(groups, 0.1, weight_decay=0.5),
+        lambda groups: torch.optim.SGD(groups, 0.1, momentum=0.9),
+    ],
+)
+def test_a_step_may_be_restricted_to_some_entries(make: Any) -> None:
+    class Sliced(Timed):
+        def schedule(self, config: Any) -> Schedule:
+            return Slice()
+
+    adapted = peftx.attach(nn.Sequential(nn.Linear(4, 3)), Sliced)
+    (g,) = adapted.parameters()
+    with torch.no_grad():
+        g.normal_()
+    adapted.model.train()
+    optimizer = make(adapted.parameters())
+    adapted.bind(optimizer, total_steps=6)
+    for step in range(1, 7):
+        before = g.detach().clone()
+        state = {k: v.clone() for k, v in optimizer.state.get(g, {}).items() if k != "step" and v is not None}
+        _step(adapted, optimizer)
+        moved = (g.detach() != before).nonzero().flatten().tolist()
+        assert moved == [step % 3]
+        for name, entry in optimizer.state[g].items():
+            if name != "step":
+                still = [i for i in range(3) if i != step % 3]
+                assert torch.equal(entry[still], state.get(name, torch.zeros(3))[still])
+
+
 def test_mixed_batches_train_a_bound_adapter() -> None:
     adapted = _adapted()
     adapted.attach("core.lora", name="plain", targets=["0"], rank=1, also_train=[])

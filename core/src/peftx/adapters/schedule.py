@@ -103,6 +103,7 @@ class Binding:
             bound.schedule.before_step(bound.step)
 
         def after(*_: Any) -> None:
+            store.restore()
             bound.schedule.after_step(bound.step)
 
         self._hooks[name] = [

@@ -34,6 +34,7 @@ class ParamStore:
         self.optimizer = optimizer
         self._places: dict[int, list[tuple[nn.Module, str]]] = {}
         self._kept: dict[int, nn.Parameter] = {}  # an id is only good while its object lives
+        self._restricted: list[tuple[nn.Parameter, Tensor, Tensor, dict[str, Tensor]]] = []
         for holder in holders:
             for key, parameter in holder.named_parameters(remove_duplicate=False):
                 self._places.setdefault(id(parameter), []).append((holder, key))
@@ -69,6 +70,25 @@ class ParamStore:
         self._known(parameter)
         if parameter.grad is not None:
             parameter.grad.masked_fill_(~keep, 0)
+
+    def restrict(self, parameter: nn.Parameter, keep: Tensor) -> None:
+        """Let the coming step move a parameter only where `keep` is True; call it in `Schedule.before_step`.
+
+        Value and moments of the other entries are put back after the step: masking the gradient alone would let
+        momentum and weight decay move them.
+        """
+        self.mask_gradient(parameter, keep)
+        moments = {name: entry.clone() for name, entry in self._moments(parameter).items()}
+        self._restricted.append((parameter, keep, parameter.detach().clone(), moments))
+
+    def restore(self) -> None:
+        """Put back what `restrict` withheld; done after each step, before `Schedule.after_step`."""
+        with torch.no_grad():
+            for parameter, keep, value, moments in self._restricted:
+                parameter.copy_(torch.where(keep, parameter, value))
+                for name, entry in self._moments(parameter).items():
+                    entry.copy_(torch.where(keep, entry, moments.get(name, torch.zeros_like(entry))))
+        self._restricted.clear()
 
     def forget(self, parameter: nn.Parameter) -> None:
         """Drop the optimizer's state of a parameter, as if it were new."""
