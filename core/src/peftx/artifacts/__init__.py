@@ -1,10 +1,23 @@
-"""Saved adapters: safetensors and a manifest, written whole and read strictly. Never pickle."""
+"""Saved adapters: safetensors and a manifest, written whole and read strictly, never pickle; and merged models."""
 
 from __future__ import annotations
 
 from peftx.artifacts.fingerprint import Fingerprint, fingerprint
 from peftx.artifacts.load import load
 from peftx.artifacts.manifest import MANIFEST, TENSORS, Manifest, read_manifest
+from peftx.artifacts.merge import TOLERANCES, MergeReport, merge
 from peftx.artifacts.save import save
 
-__all__ = ["MANIFEST", "TENSORS", "Fingerprint", "Manifest", "fingerprint", "load", "read_manifest", "save"]
+__all__ = [
+    "MANIFEST",
+    "TENSORS",
+    "TOLERANCES",
+    "Fingerprint",
+    "Manifest",
+    "MergeReport",
+    "fingerprint",
+    "load",
+    "merge",
+    "read_manifest",
+    "save",
+]
