@@ -183,3 +183,33 @@ def test_one_compilation_for_all_contexts() -> None:
         with adapted.context(user=users):
             torch.testing.assert_close(compiled(x), adapted.model(x))
     assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize(
+    ("batch_dim", "shape", "expected"),
+    [
+        (0, (3, 8), (3, 2)),
+        (0, (3, 5, 8), (3, 1, 2)),
+        (1, (5, 3, 8), (1, 3, 2)),
+        (0, (12, 5, 8), (12, 1, 2)),  # four windows a sample
+        (0, (3, 5, 6, 8), (3, 1, 1, 2)),
+    ],
+)
+def test_a_row_a_sample_is_spread_over_the_rows_of_an_input(
+    batch_dim: int, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    site = Site("a", "a", "linear", "other", (8, 8), torch.float32, "weight", batch_dim=batch_dim)
+    value, x = torch.randn(3, 2), torch.zeros(shape)
+    spread = Delta(site).per_sample(value, x)
+    assert spread.shape == expected
+    assert (spread[..., :1] + x).shape == shape
+    rows = spread.reshape(-1, 2)
+    assert torch.equal(rows, value.repeat_interleave(len(rows) // 3, 0))
+    assert Delta(site).per_sample(value[:, 0], x).shape == expected[:-1]
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (4, 5, 8), (8,), (0, 8)])
+def test_rows_that_belong_to_no_sample_are_refused(shape: tuple[int, ...]) -> None:
+    site = Site("trunk.0", "trunk.0", "linear", "other", (8, 8), torch.float32, "weight")
+    with pytest.raises(AdapterError, match=r"trunk\.0 .* 3 samples"):
+        Delta(site).per_sample(torch.randn(3), torch.zeros(shape))

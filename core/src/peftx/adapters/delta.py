@@ -68,6 +68,28 @@ class Delta(nn.Module):
             )
         return default
 
+    def per_sample(self, value: Tensor, x: Tensor) -> Tensor:
+        """Spread what has one row a sample, (B, ...), over an input of the site, so that the two broadcast.
+
+        The input is features last: (B, T, D), (B, D), (T, B, D) where the model puts positions first, or with several
+        contiguous rows a sample (windows, frames). The result has one row for each row of the input and 1 for its
+        other dimensions but the last, then what `value` has after B: (B, E) beside (4 B, T, D) gives (4 B, 1, E).
+
+        Raises:
+            AdapterError: the rows of the input are no multiple of B.
+        """
+        dim = self.site.batch_dim
+        rows = x.shape[dim] if x.dim() > dim + 1 else 0
+        if not rows or rows % value.shape[0]:
+            raise AdapterError(
+                f"{self.site.key} was given an input of shape {tuple(x.shape)}, whose dimension {dim} holds no whole "
+                f"number of rows for each of {value.shape[0]} samples; give the context one row per sample of the batch"
+            )
+        if rows > value.shape[0]:
+            value = value.repeat_interleave(rows // value.shape[0], 0)
+        leading = [rows if at == dim else 1 for at in range(x.dim() - 1)]
+        return value.reshape(*leading, *value.shape[1:])
+
     def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The weight and bias the adapted layer has, canonical layout."""
         if self.routed:
