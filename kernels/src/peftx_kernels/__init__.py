@@ -4,6 +4,7 @@
 
 - ``lora_linear``, ``lora_linear_slices``: a frozen linear map plus low-rank corrections.
 - ``dora_linear``, ``dora_norm``, ``row_sq``: the same with a trained length of every output row.
+- ``snell_linear``, ``snell_update``: the same with kernelised sparse updates, made from ``SnellPart``.
 - ``activation_source``: lets an op recompute its input in the backward pass instead of keeping it.
 - ``tiers``, ``use``, ``register``: which implementation each op runs (environment variable ``PEFTX_KERNELS``).
 """
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from peftx_kernels.activation import ActivationSource, activation_source
     from peftx_kernels.ops.dora_linear import dora_linear, dora_norm, row_sq
     from peftx_kernels.ops.lora_linear import lora_linear, lora_linear_slices
+    from peftx_kernels.ops.snell_linear import SnellPart, snell_linear, snell_update
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ActivationSource",
     "KernelError",
+    "SnellPart",
     "Tier",
     "activation_source",
     "dora_linear",
@@ -33,18 +36,23 @@ __all__ = [
     "lora_linear_slices",
     "register",
     "row_sq",
+    "snell_linear",
+    "snell_update",
     "tiers",
     "use",
 ]
 
 _HOMES = {
     "ActivationSource": "peftx_kernels.activation",
+    "SnellPart": "peftx_kernels.ops.snell_linear",
     "activation_source": "peftx_kernels.activation",
     "dora_linear": "peftx_kernels.ops.dora_linear",
     "dora_norm": "peftx_kernels.ops.dora_linear",
     "lora_linear": "peftx_kernels.ops.lora_linear",
     "lora_linear_slices": "peftx_kernels.ops.lora_linear",
     "row_sq": "peftx_kernels.ops.dora_linear",
+    "snell_linear": "peftx_kernels.ops.snell_linear",
+    "snell_update": "peftx_kernels.ops.snell_linear",
 }
 
 

@@ -48,6 +48,8 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
         ("lora_linear", "lora_linear"),
         ("lora_linear_slices", "lora_linear"),
         ("dora_linear", "dora_linear"),
+        ("snell_linear", "snell_linear"),
+        ("snell_update", "snell_linear"),
     )
 }
 _chosen: dict[str, Callable[..., Any]] = {}
