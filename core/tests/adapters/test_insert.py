@@ -230,6 +230,24 @@ def test_around_may_do_anything() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.parameters())
 
 
+def test_a_container_runs_its_members_and_not_its_adapters() -> None:
+    model = nn.Sequential(nn.Sequential(), nn.Linear(6, 2))
+    model[0].fc1, model[0].fc2 = nn.Linear(6, 8), nn.Linear(8, 6)
+    x = torch.randn(3, 6)
+    y = model(x)
+    adapted = peftx.attach(model, _method("output"))
+    inner: Any = model[0]
+    assert torch.equal(model(x), y)
+    assert len(inner) == 2 and inner[-1] is inner.fc2 and list(inner) == [inner.fc1, inner.fc2]
+    assert type(inner[:1]) is nn.Sequential and inner[:1][0] is inner.fc1
+    _randomise(adapted)
+    torch.testing.assert_close(model(x), model[1](inner(x)))
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(x), model(x))
+    adapted.detach()
+    assert type(inner) is nn.Sequential and torch.equal(model(x), y)
+
+
 def test_there_is_nothing_to_merge() -> None:
     adapted = peftx.attach(_model(), _method("output"))
     insert = adapted.model[0].mlp.peftx["default"]["insert"]  # type: ignore[index,union-attr]

@@ -16,6 +16,8 @@ the class back restores the module exactly.
 
 from __future__ import annotations
 
+import operator
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
@@ -137,11 +139,35 @@ def _reader(name: str) -> property:
     return property(read, write, delete)
 
 
+def _members(container: Any) -> dict[str, nn.Module]:
+    return {name: child for name, child in container._modules.items() if not is_reserved(name)}
+
+
+def _iterate(self: Any) -> Any:
+    return iter(_members(self).values())
+
+
+def _length(self: Any) -> int:
+    return len(_members(self))
+
+
+def _item(self: Any, index: Any) -> Any:
+    if isinstance(index, slice):
+        return type(self)._peftx_base(OrderedDict(list(_members(self).items())[index]))
+    return list(_members(self).values())[operator.index(index)]
+
+
+#: what a container runs or counts is its members, not the adapters it carries
+_CONTAINER = {"__iter__": _iterate, "__len__": _length, "__getitem__": _item}
+
+
 def _host_class(cls: type, names: tuple[str, ...]) -> type:
     key = (cls, names)
     if key not in _classes:
         body: dict[str, Any] = {name: _reader(name) for name in names}
         body["_peftx_base"], body["_peftx_names"] = cls, names
+        if issubclass(cls, nn.Sequential):
+            body |= _CONTAINER
         # a weight that is computed (a parametrised layer) is no parameter: the layer's own forward reads it
         body["_peftx_product"] = root_base(cls) if "weight" in names else None
         # the name stays: sharding policies, repr and saved configurations go by it
