@@ -89,7 +89,7 @@ def _step(adapted: Adapted, optimizer: torch.optim.Optimizer, batches: int = 1) 
 
 
 def _log(adapted: Adapted, name: str = "default") -> Log:
-    return adapted._board.schedules[name]  # type: ignore[return-value]
+    return adapted._board.binding.running[name].schedule  # type: ignore[return-value]
 
 
 def test_steps_are_optimizer_steps() -> None:
@@ -162,6 +162,7 @@ def test_a_copy_is_unbound_and_independent() -> None:
     adapted.bind(optimizer, total_steps=4)
     _step(adapted, optimizer)
     twin = peftx.adapted(copy.deepcopy(adapted.model))
+    assert not vars(twin._board.schedules["default"]), "it would hold a copy of the optimizer and its moments"
     with pytest.raises(AdapterError, match="bind"):
         twin.model(torch.randn(2, 4))
     other = torch.optim.SGD(twin.parameters(), 0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from peftx.adapters.attachment import Attachment, attach_to, detach_from, hold_a
 from peftx.adapters.delta import Delta
 from peftx.adapters.explanation import Counts, Explanation, count, explain_attachment
 from peftx.adapters.host import root_board
+from peftx.adapters.schedule import innermost
 from peftx.adapters.slot import BANK, Board, Selection, banks_of, slots_of
 from peftx.adapters.store import ParamStore
 from peftx.adapters.trained import set_trainable
@@ -244,7 +246,7 @@ class Adapted:
         activation checkpointing goes by) at each step. Binding again starts the schedules anew.
 
         Args:
-            optimizer: the optimizer of your loop.
+            optimizer: the optimizer of your loop; of one that a library wrapped, the optimizer inside is used.
             total_steps: number of optimizer steps the training will take; needed by methods with a schedule.
 
         Raises:
@@ -253,6 +255,7 @@ class Adapted:
         """
         if total_steps is not None and total_steps < 1:
             raise AdapterError(f"total_steps must be at least 1, got {total_steps}")
+        optimizer = innermost(optimizer)
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [key for key, parameter in self.named_parameters() if id(parameter) not in held]
         if missing:
@@ -266,7 +269,8 @@ class Adapted:
             if any(p.requires_grad for holder in holders.values() for p in holder.parameters()):
                 store = ParamStore(optimizer, holders.values())
                 deltas = {key: delta for key, delta in holders.items() if isinstance(delta, Delta)}
-                board.binding.start(name, schedule, optimizer, deltas, store, total_steps)
+                # a fresh one runs: the board is copied with its model, and must hold nothing of a training
+                board.binding.start(name, copy.deepcopy(schedule), optimizer, deltas, store, total_steps)
         optimizer.register_step_post_hook(lambda *_: board.forget_pending())
         return self
 
