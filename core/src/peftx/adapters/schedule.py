@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from peftx.adapters.store import ParamStore
@@ -19,7 +21,7 @@ from peftx.errors import AdapterError
 if TYPE_CHECKING:
     from peftx.adapters.delta import Delta
 
-__all__ = ["Binding", "Schedule"]
+__all__ = ["Binding", "Schedule", "innermost"]
 
 
 class Schedule:
@@ -29,7 +31,8 @@ class Schedule:
     `start`; it is made anew, unbound, when a model is copied.
 
     Order of one optimizer step: gradients are complete, `before_step`, parameters move, `after_step`, gradients are
-    cleared by the loop. A step that a gradient scaler skips calls neither.
+    cleared by the loop. A step that a gradient scaler skips calls neither. Of an optimizer that computes the gradients
+    itself, through a closure, `before_step` follows the first call of it.
     """
 
     def start(self, deltas: Mapping[str, Delta], store: ParamStore, total_steps: int) -> None:
@@ -61,6 +64,8 @@ class _Bound:
     schedule: Schedule
     total_steps: int
     step: int = 0
+    #: of the optimizer step under way: idle, waiting for the gradients of a closure, moving
+    phase: str = "idle"
 
 
 @dataclass(slots=True)
@@ -98,13 +103,42 @@ class Binding:
         bound = _Bound(schedule, total_steps)
         self.running[name] = bound
 
-        def before(*_: Any) -> None:
+        def advance() -> None:
             bound.step += 1
+            bound.phase = "moving"
             bound.schedule.before_step(bound.step)
 
+        def before(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            bound.phase = "idle"
+            if _skipped(optimizer):
+                return None
+            _unscale(optimizer)
+            given = kwargs.get("closure") or (args[1] if len(args) > 1 and callable(args[1]) else None)
+            if given is None:
+                advance()
+                return None
+            bound.phase = "waiting"
+
+            def closure() -> Any:
+                loss = given()
+                if bound.phase == "waiting":
+                    advance()
+                return loss
+
+            if kwargs.get("closure"):
+                return args, {**kwargs, "closure": closure}
+            return (args[0], closure, *args[2:]), kwargs
+
         def after(*_: Any) -> None:
-            store.restore()
-            bound.schedule.after_step(bound.step)
+            if bound.phase == "waiting":
+                raise AdapterError(
+                    f"{type(optimizer).__name__} was given a closure and did not call it, so the schedule of {name!r} "
+                    "cannot tell when the gradients are complete; call backward yourself, then step() without one"
+                )
+            if bound.phase == "moving":
+                bound.phase = "idle"
+                store.restore()
+                bound.schedule.after_step(bound.step)
 
         self._hooks[name] = [
             optimizer.register_step_pre_hook(before),
@@ -150,3 +184,29 @@ class Binding:
 
 def _names(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "no adapter"
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimizer that moves the parameters, below the wrappers of accelerator libraries, which take no hooks."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer) and inner is not optimizer:
+        optimizer = inner
+    return optimizer
+
+
+def _skipped(optimizer: Any) -> bool:
+    """Whether this step will move nothing: a gradient scaler calls fused optimizers even after an overflow."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, Tensor) and bool(found.item())
+
+
+def _unscale(optimizer: Any) -> None:
+    """Undo the loss scale that a gradient scaler leaves to fused optimizers: a schedule reads true gradients."""
+    scale = getattr(optimizer, "grad_scale", None)
+    if not isinstance(scale, Tensor):
+        return
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale.to(parameter.grad))
+    optimizer.grad_scale = None
