@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 import peftx
+from peftx.adapters import AdapterMethod, Delta, Insert, Site, SitePlan
+from peftx.config.adapter import AdapterConfig
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 
@@ -28,12 +31,65 @@ class Net(nn.Module):
         return self.classifier(self.norm(torch.relu(self.fc1(x))))
 
 
+class Factors(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.A = nn.Parameter(torch.randn(2, 8))
+
+
+class Shared(Delta):
+    """W + B A, A shared by all sites."""
+
+    def __init__(
+        self, site: Site, config: AdapterConfig, weight: Tensor, bias: Tensor | None, bank: Factors
+    ) -> None:
+        super().__init__(site, bank)
+        self.B = nn.Parameter(torch.zeros(site.shape[0], 2))
+
+    def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        bank: Any = self.bank
+        return weight + self.B @ bank.A, bias
+
+
+class Banked(AdapterMethod):
+    Delta = Shared
+    kinds = ("linear",)
+
+    def bank(self, plan: SitePlan, config: Any) -> Factors:
+        return Factors()
+
+
+class Gate(Insert):
+    """y + c y around the block."""
+
+    def __init__(self, site: Site, config: AdapterConfig, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(site)
+        self.c = nn.Parameter(torch.zeros(site.shape[0]))
+
+    def insert(self, x: Tensor) -> Tensor:
+        return self.c * x
+
+
+class Gated(AdapterMethod):
+    Delta = Gate
+    kinds = ("activation",)
+
+    def plan(self, model: nn.Module, config: Any) -> SitePlan:
+        dtype = torch.float32
+        return SitePlan((Site("fc1", "fc1", "activation", "mlp", (12,), dtype, "", product=False),))
+
+
+OWN: dict[str, Any] = {"bank": Banked, "insert": Gated}
+
+
 def build(method: str) -> peftx.Adapted:
     torch.manual_seed(0)
-    options = {} if method in ("core.full", "core.bitfit", "core.head") else {"targets": ["fc1"]}
+    options: dict[str, Any] = (
+        {} if method in ("core.full", "core.bitfit", "core.head") else {"targets": ["fc1"]}
+    )
     if method != "core.full":
         options["also_train"] = ["classifier"]
-    adapted = peftx.attach(Net(), method, **options)
+    adapted = peftx.attach(Net(), OWN.get(method, method), **options)
     with torch.no_grad():
         for parameter in adapted.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -103,12 +159,12 @@ def compare(worker: object, method: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["core.lora", "core.dora", "core.bitfit", "core.full"])
+@pytest.mark.parametrize("method", ["core.lora", "core.dora", "core.bitfit", "core.full", "bank"])
 def test_two_processes_give_the_gradient_of_one(method: str, tmp_path: Path) -> None:
     compare(ddp, method, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["core.lora"])
+@pytest.mark.parametrize("method", ["core.lora", "bank", "insert"])
 def test_sharded_after_attaching(method: str, tmp_path: Path) -> None:
     compare(fsdp2, method, tmp_path)
