@@ -188,7 +188,7 @@ def test_the_registry_is_cached_per_choice(monkeypatch):
     monkeypatch.setenv("PEFTX_DISABLE_PLUGINS", "all")
     assert get_registry() is not first
     assert list(first.methods) == [
-        f"core.{name}" for name in ("full", "head", "bitfit", "lora", "rslora", "dora")
+        f"core.{name}" for name in ("full", "head", "bitfit", "lora", "rslora", "dora", "shira")
     ]
     forget()
 

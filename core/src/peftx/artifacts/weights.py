@@ -184,7 +184,7 @@ class Writer:
                 own = nn.Parameter(value.to(parameter.dtype), requires_grad=parameter.requires_grad)
                 made.append((value, own))
             parameters: dict[str, Any] = module._parameters
-            self._undo.append(lambda parameters=parameters, name=name: parameters.update({name: parameter}))
+            self._undo.append(partial(parameters.__setitem__, name, parameter))
             parameters[name] = own
             self.untied.append(_key(path, name))
             if self.keep:

@@ -9,7 +9,15 @@ from pydantic import Field, field_validator
 
 from peftx.config.adapter import AdapterConfig, Trunk
 
-__all__ = ["BitFitConfig", "DoRAConfig", "FullConfig", "HeadConfig", "LoRAConfig", "RsLoRAConfig"]
+__all__ = [
+    "BitFitConfig",
+    "DoRAConfig",
+    "FullConfig",
+    "HeadConfig",
+    "LoRAConfig",
+    "RsLoRAConfig",
+    "ShiRAConfig",
+]
 
 
 class FullConfig(AdapterConfig):
@@ -80,3 +88,15 @@ class DoRAConfig(LoRAConfig):
     rank_stabilised: bool = Field(
         default=False, description="scale alpha / sqrt(rank) instead of alpha / rank"
     )
+
+
+class ShiRAConfig(AdapterConfig):
+    """SHiRA (Bhardwaj et al., 2024): the values at a fixed, sparse set of the weight's entries."""
+
+    rank: int = Field(
+        default=8, ge=1, description="as many values as LoRA of this rank has, R (out + in), at most all"
+    )
+    mask: Literal["random", "magnitude"] = Field(
+        default="random", description="which entries: random ones by `seed`, or those of largest magnitude"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the random choice, with each site's key")

@@ -33,7 +33,7 @@ def _method(name: str, cls: str, summary: str, paper: str, tags: tuple[str, ...]
 
 @hookimpl
 def peftx_methods() -> Iterator[MethodSpec]:
-    """The six domain-free baselines."""
+    """The domain-free methods: the baselines, and SHiRA."""
     yield _method("full", "Full", "every weight of the model is trained", "", ("baseline",), Needs())
     yield _method("head", "Head", "only the head is trained (linear probe)", "", ("baseline",), Needs())
     yield _method(
@@ -51,5 +51,13 @@ def peftx_methods() -> Iterator[MethodSpec]:
         "LoRA on the direction, a trained norm per output row",
         "arXiv:2402.09353",
         ("low-rank",),
+        _WEIGHTS,
+    )
+    yield _method(
+        "shira",
+        "ShiRA",
+        "the values at a fixed, sparse set of each weight's entries",
+        "arXiv:2406.13175",
+        ("sparse",),
         _WEIGHTS,
     )
