@@ -120,8 +120,8 @@ def test_a_low_precision_base_keeps_its_adapter_in_float32(
 def test_under_autocast(case_of: Callable[[str], Any], method: str, perturb: Callable[..., None]) -> None:
     for name in ("timm_vit", "conv2d", "packed_attention", "embedding"):
         case = case_of(name)
-        if method in case.without:
-            continue
+        if method == "core.bitfit" and name == "embedding":
+            continue  # it has no bias
         model, inputs = case.build(), case.samples()
         adapted = case.attach(model, method)
         perturb(adapted.parameters())

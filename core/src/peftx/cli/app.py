@@ -2,7 +2,7 @@
 
 run, eval, predict              one run, from configuration to prediction
 list, info, explain             what there is, and what a method would do
-plugins, data, doctor           whether it is sound
+plugins, data, check, doctor    whether it is sound
 completion                      for the shell
 DOMAIN.NAME                     a plugin's own command
 """
@@ -34,6 +34,7 @@ COMMANDS = {
     "explain": "Show what a method would change in a model, before training.",
     "plugins": "List installed plugins and whether they loaded.",
     "data": "List data sets, or check one against its published figures.",
+    "check": "Judge methods, data sets, tasks, models and plugins by their laws.",
     "doctor": "Check this installation: libraries, plugins, folders.",
     "completion": "Print the completion script of a shell.",
 }
