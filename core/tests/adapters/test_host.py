@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -45,6 +46,33 @@ def test_a_weight_reads_as_what_the_adapter_made_of_it(perturb: Callable[..., No
         assert torch.equal(model[0].weight, base)
     assert torch.equal(model[0]._parameters["weight"], base)
     assert torch.equal(model.state_dict()["0.weight"], base)
+
+
+def test_a_forward_keeps_its_signature() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, ids: Tensor, labels: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
+            """Says what it does."""
+            return self.layer(ids) * scale
+
+    model = Model()
+    before = inspect.signature(model.forward)
+    adapted = peftx.attach(model, "core.lora", targets=["layer"], also_train=[])
+    # trainers choose by it what columns of the data a model is given
+    assert inspect.signature(model.forward) == before and list(before.parameters) == [
+        "ids",
+        "labels",
+        "scale",
+    ]
+    assert inspect.signature(type(model).forward) == inspect.signature(Model.forward)
+    assert inspect.signature(model.layer.forward) == inspect.signature(nn.Linear(3, 2).forward)
+    assert type(model).forward.__doc__ == "Says what it does."
+    assert model(torch.ones(1, 3), scale=2.0).shape == (1, 2)
+    adapted.detach()
+    assert type(model).forward is Model.forward
 
 
 def test_called_by_keyword_or_by_name(perturb: Callable[..., None]) -> None:

@@ -16,9 +16,12 @@ the class back restores the module exactly.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections import OrderedDict
+from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -161,11 +164,23 @@ def _item(self: Any, index: Any) -> Any:
 _CONTAINER = {"__iter__": _iterate, "__len__": _length, "__getitem__": _item}
 
 
+def _forward_of(cls: Any) -> Any:
+    """The host's forward with the signature of the module's own: trainers read it to choose what they pass."""
+    shared: Any = _Host.forward
+    forward: Any = FunctionType(
+        shared.__code__, shared.__globals__, "forward", shared.__defaults__, shared.__closure__
+    )
+    forward.__doc__ = cls.forward.__doc__
+    with suppress(TypeError, ValueError):  # not every callable has one
+        forward.__signature__ = inspect.signature(cls.forward)
+    return forward
+
+
 def _host_class(cls: type, names: tuple[str, ...]) -> type:
     key = (cls, names)
     if key not in _classes:
         body: dict[str, Any] = {name: _reader(name) for name in names}
-        body["_peftx_base"], body["_peftx_names"] = cls, names
+        body["_peftx_base"], body["_peftx_names"], body["forward"] = cls, names, _forward_of(cls)
         if issubclass(cls, nn.Sequential):
             body |= _CONTAINER
         # a weight that is computed (a parametrised layer) is no parameter: the layer's own forward reads it
