@@ -187,9 +187,18 @@ def _names(names: Mapping[str, Any]) -> str:
 
 
 def innermost(optimizer: Any) -> Any:
-    """The optimizer that moves the parameters, below the wrappers of accelerator libraries, which take no hooks."""
+    """The optimizer that moves the parameters, below the wrappers of accelerator libraries, which take no hooks.
+
+    Raises:
+        AdapterError: there is none.
+    """
+    outer = optimizer
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer) and inner is not optimizer:
         optimizer = inner
+    if not hasattr(optimizer, "_optimizer_step_post_hooks"):
+        raise AdapterError(
+            f"expected a torch optimizer to bind to, got a {type(outer).__name__}, which runs no hooks at its steps"
+        )
     return optimizer
 
 
