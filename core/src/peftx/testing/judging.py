@@ -58,14 +58,18 @@ def _judged(law: Law, subject: Any, blank: Outcome) -> Outcome:
     try:
         law(subject)
     except LawError as error:
-        return replace(blank, state="failed", message=str(error), trace=traceback.format_exc())
+        return replace(blank, state="failed", message=_line(error), trace=traceback.format_exc())
     except NotApplicable as error:
-        return replace(blank, state="skipped", message=" ".join(str(error).split()))
+        return replace(blank, state="skipped", message=_line(error))
     except Exception as error:
         return replace(
             blank, state="failed", message=f"it raised {one_line(error)}", trace=traceback.format_exc()
         )
     return blank
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _fails(law: Law, subject: Any, blank: Outcome) -> bool:

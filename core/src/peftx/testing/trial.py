@@ -19,7 +19,7 @@ from peftx.adapters.host import root_board
 from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site
 from peftx.adapters.slot import slots_of
-from peftx.errors import PeftxError, SelectionError
+from peftx.errors import ConfigError, PeftxError, SelectionError, UserError
 from peftx.testing.cases import Case
 from peftx.testing.lawbook import LawError, NotApplicable
 
@@ -72,19 +72,17 @@ class Trial:
         if missing:
             raise NotApplicable(missing)
         model = self.case.build()
-        refusal: SelectionError | None = None
+        refusal: UserError | None = None
         for options in self.case.candidates(self.method, self.subject.options):
             try:
                 explained = peftx.explain(model, self.subject.given, **options)
-            except SelectionError as error:
+            except (SelectionError, ConfigError) as error:
                 refusal = refusal or error
                 continue
             if self.method.kinds and not any(not row.owned for row in explained.rows):
                 continue
             return options, explained
-        raise NotApplicable(
-            f"nothing to adapt: {refusal}" if refusal else "the model has no site of a kind it adapts"
-        )
+        raise NotApplicable(f"refused: {refusal}" if refusal else "the model has no site of a kind it adapts")
 
     @property
     def options(self) -> dict[str, Any]:

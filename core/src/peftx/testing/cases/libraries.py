@@ -73,6 +73,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         Images(8),
         requires="timm",
         kinds=(
+            "activation",
             "conv2d",
             "linear",
             "norm",
@@ -85,6 +86,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         Images(8),
         requires="timm",
         kinds=(
+            "activation",
             "conv2d",
             "linear",
             "norm",
@@ -105,6 +107,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         Images(16),
         requires="timm",
         kinds=(
+            "activation",
             "conv2d",
             "linear",
             "norm",
@@ -128,6 +131,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         Images(8),
         requires="timm",
         kinds=(
+            "activation",
             "conv2d",
             "linear",
             "norm",
@@ -141,6 +145,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         inert=KEY_BIAS,
         requires="timm",
         kinds=(
+            "activation",
             "conv2d",
             "linear",
             "norm",
@@ -165,6 +170,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         inert=KEY_BIAS,
         requires="transformers",
         kinds=(
+            "activation",
             "conv2d",
             "linear",
             "norm",
@@ -188,6 +194,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         unmixed="every image is compared with every text",
         requires="transformers",
         kinds=(
+            "activation",
             "conv2d",
             "embedding",
             "linear",
@@ -213,6 +220,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         also_train=("ln_f",),
         requires="transformers",
         kinds=(
+            "activation",
             "embedding",
             "linear",
             "linear_t",
@@ -237,6 +245,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         inert=KEY_BIAS,
         requires="transformers",
         kinds=(
+            "activation",
             "embedding",
             "linear",
             "norm",
@@ -271,6 +280,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         unmixed="a table of positions of its own kind returns no dimension of samples",
         requires="transformers",
         kinds=(
+            "activation",
             "conv1d",
             "embedding",
             "linear",
@@ -284,6 +294,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         also_train=("decoder.ln",),
         requires="whisper",
         kinds=(
+            "activation",
             "conv1d",
             "embedding",
             "linear",
@@ -300,6 +311,7 @@ LIBRARY_CASES: tuple[Case, ...] = (
         unmixed="the text side is read from the root by name, not by calling it",
         requires="open_clip",
         kinds=(
+            "activation",
             "conv2d",
             "embedding",
             "linear",

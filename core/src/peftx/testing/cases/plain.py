@@ -160,6 +160,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(PackedAttention(8, batch_first=True), 8),
         Sequence(),
         kinds=(
+            "activation",
             "packed_attention",
             "parameter",
         ),
@@ -169,6 +170,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(PackedAttention(8), 8),
         Sequence(),
         kinds=(
+            "activation",
             "packed_attention",
             "parameter",
         ),
@@ -178,6 +180,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(PackedAttention(8, kdim=6, vdim=6, batch_first=True), 8),
         lambda n: (torch.randn(n, 5, 8), torch.randn(n, 4, 6)),
         kinds=(
+            "activation",
             "packed_attention",
             "parameter",
         ),
@@ -187,6 +190,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(PackedAttention(8, add_bias_kv=True, batch_first=True), 8),
         Sequence(),
         kinds=(
+            "activation",
             "packed_attention",
             "parameter",
         ),
@@ -196,6 +200,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(Encoder(padded=False), 8),
         Sequence(),
         kinds=(
+            "activation",
             "linear",
             "norm",
             "packed_attention",
@@ -207,6 +212,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(Encoder(padded=True), 8),
         Sequence(),
         kinds=(
+            "activation",
             "linear",
             "norm",
             "packed_attention",
@@ -218,6 +224,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(Encoder(padded=False, batch_first=False), 8),
         Sequence(),
         kinds=(
+            "activation",
             "linear",
             "norm",
             "packed_attention",
@@ -229,6 +236,7 @@ PLAIN_CASES: tuple[Case, ...] = (
         lambda: Toy(Decoder(), 8),
         lambda n: (torch.randn(n, 3, 8), torch.randn(n, 5, 8)),
         kinds=(
+            "activation",
             "linear",
             "norm",
             "packed_attention",

@@ -108,7 +108,7 @@ def _refuses_less(trial: Trial, folder: Path) -> None:
     demand(not hasattr(model, "_peftx_board"), "a refused adapter stayed on the model")
 
 
-@law("method", each_case=True)
+@law("method", each_case=True, needs=["unbound"])
 def deepcopy(trial: Trial) -> None:
     """A deep copy is another model, its adapter trained apart and bound to nothing."""
     model = trial.build()

@@ -36,13 +36,16 @@ def _finite_gradients(adapted: Adapted, where: str) -> None:
             )
 
 
-@law("method", each_case=True)
+@law("method", each_case=True, needs=["gradients"])
 def autocast(trial: Trial) -> None:
     """Under autocast to bfloat16 the adapter acts as in float32, within rounding, and trains."""
-    model = trial.build()
-    with torch.autocast("cpu", torch.bfloat16):
-        base = trial.run(model).detach()
-    base32 = trial.run(model).detach()
+    model = trial.build().requires_grad_(False)  # frozen, so that torch takes the same shortcuts in both
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            base = trial.run(model)
+    except RuntimeError as error:
+        raise NotApplicable(f"the model itself does not run under autocast: {_first_line(error)}") from None
+    base32 = trial.run(model)
     adapted = trial.attach(model)
     perturb(adapted.parameters())
     wanted = trial.run(model).detach()
@@ -57,7 +60,7 @@ def autocast(trial: Trial) -> None:
     _finite_gradients(adapted, "under autocast")
 
 
-@law("method", each_case=True)
+@law("method", each_case=True, needs=["gradients", "starts_as"])
 def bf16_base(trial: Trial) -> None:
     """On a bfloat16 base the adapter keeps float32, starts as declared, shows and trains."""
     dtype = torch.bfloat16
@@ -142,7 +145,7 @@ def compiled(trial: Trial) -> None:
         torch._dynamo.reset()
 
 
-@law("method", each_case=True)
+@law("method", each_case=True, needs=["deterministic"])
 def checkpointing(trial: Trial) -> None:
     """Under activation checkpointing the gradients are the same, also of a backward outside the context."""
     found: list[dict[str, Tensor]] = []
@@ -189,7 +192,8 @@ def ddp(trial: Trial) -> None:
             spawn(_worker, args=arguments, nprocs=2, join=True)
         except Exception as error:
             raise LawError(f"DistributedDataParallel failed: {_last_line(error)}") from error
-        got: dict[str, Tensor] = torch.load(Path(folder) / "grads.pt", weights_only=True)
+        file = Path(folder) / "grads.pt"
+        got: dict[str, Tensor] = torch.load(file, weights_only=True)
     adapted = _for_ddp(trial)
     _half_losses(trial, adapted.model, slice(None))
     for key, parameter in adapted.named_parameters():

@@ -175,19 +175,19 @@ def merge(trial: Trial) -> None:
     unmerged = trial.run(model)
     written: list[tuple[nn.Module, str, Tensor]] = []
     modules = {id(module): module for module, _ in trial.deltas(model)}
-    with torch.no_grad():
-        for module in modules.values():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    written.append((module, name, getattr(module, name).detach().clone()))
-        adapted.detach()
-        for module, name, value in written:
-            parameter = module._parameters[name]
-            assert parameter is not None
-            demand(
-                value.shape == parameter.shape,
-                f"the effective {name} of {type(module).__name__} has shape {tuple(value.shape)}, the layer's own "
-                f"{tuple(parameter.shape)}",
-            )
-            parameter.copy_(value)
+    for module in modules.values():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                written.append((module, name, getattr(module, name).detach().clone()))
+    adapted.detach()
+    for module, name, value in written:
+        own = module._parameters[name]
+        assert own is not None
+        demand(
+            value.shape == own.shape,
+            f"the effective {name} of {type(module).__name__} has shape {tuple(value.shape)}, the layer's own "
+            f"{tuple(own.shape)}",
+        )
+        with torch.no_grad():
+            own.copy_(value)
     near(trial.run(model), unmerged, MERGED, "the merged model and the adapted one")
