@@ -200,6 +200,37 @@ def test_no_fast_path_passes_them_by(target: str) -> None:
         assert torch.equal(model(x, src_key_padding_mask=padded)[~padded], before[~padded])
 
 
+@pytest.mark.parametrize("method", ["insert", "core.lora"])
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_padded_stack_comes_whole_to_what_is_adapted_in_one_layer(
+    method: str, layer: int, mixed: bool
+) -> None:
+    """torch asks the first layer alone whether all of them may be given nested tensors."""
+    model = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True), 2
+    ).eval()
+    x, padded = torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
+    padded[0, 3:] = True
+    if method == "insert":
+        adapted = peftx.attach(model, _method("output"), targets=[f"layers.{layer}"])
+    else:
+        adapted = peftx.attach(model, method, targets=[f"glob:layers.{layer}.*"], rank=2, also_train=[])
+    _randomise(adapted)
+    with adapted.disabled():
+        base = model(x, src_key_padding_mask=padded)
+    y = model(x, src_key_padding_mask=padded)
+    assert not torch.allclose(y[~padded], base[~padded])
+    with torch.no_grad():
+        if mixed:
+            with adapted.per_sample(["default", None, "default"]):
+                fast = model(x, src_key_padding_mask=padded)
+            y = torch.stack([y[0], base[1], y[2]])
+        else:
+            fast = model(x, src_key_padding_mask=padded)
+    torch.testing.assert_close(fast[~padded], y[~padded])
+
+
 def test_around_may_do_anything() -> None:
     class Prompt(Scale):
         """Three trained tokens in front of the sequence, cut off again."""

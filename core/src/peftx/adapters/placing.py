@@ -23,7 +23,7 @@ def place(
 
     Three kinds of modules get a slot that is empty under this name: one that reads another's weight without calling
     it, so that it splits a partitioned batch where the other never sees it; one whose input an insert elsewhere reads;
-    and an attention that torch's encoder layer would bypass, insert and all.
+    and an attention that torch's encoders would read on their way past an adapter.
     """
     opaque = {path: _batch_dim(model, path) for path in _bypassed(model, sites)}
     at = [(path, site.batch_dim) for site in sites for path in (site.reader, site.read) if path is not None]
@@ -81,22 +81,33 @@ def drop_bank(model: nn.Module, name: str) -> None:
             model._modules.pop(BANK)
 
 
-def _bypassed(model: nn.Module, plan: SitePlan) -> Iterator[str]:
-    """Attentions whose weights must not be read past an insert: torch's encoder layers do on their fast path."""
-    if not any(site.kind == "activation" for site in plan):
-        return
-    layers = [
-        path for path, module in model.named_modules() if isinstance(module, nn.TransformerEncoderLayer)
-    ]
-    for site in plan:
-        if site.kind == "activation":
-            for layer in layers:
-                below, above = (
-                    f"{site.module}.".startswith(f"{layer}."),
-                    f"{layer}.".startswith(f"{site.module}."),
-                )
-                if below or above:
-                    yield f"{layer}.self_attn" if layer else "self_attn"
+def _bypassed(model: nn.Module, sites: SitePlan) -> Iterator[str]:
+    """Attentions whose weights must not be read from outside, because torch's encoders then take a fast path.
+
+    A layer's path goes past an insert in the layer or around it. A stack asks its first layer alone, and then gives all
+    of them the padded batch as nested tensors; what is adapted further up may not be able to work with these.
+    """
+    inserts = [site.module for site in sites if site.kind == "activation"]
+    for path, module in model.named_modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            if any(_within(at, path) or _within(path, at) for at in inserts):
+                yield _join(path, "self_attn")
+        elif isinstance(module, nn.TransformerEncoder):
+            first = _join(path, "layers.0")
+            inside = [site.module for site in sites if _within(site.module, path)]
+            # what is adapted in the first layer is told by its own weights
+            if inside and not any(_within(at, first) for at in inside):
+                attention = getattr(module.layers[0], "self_attn", None)
+                if isinstance(attention, nn.MultiheadAttention):
+                    yield _join(first, "self_attn")
+
+
+def _within(path: str, parent: str) -> bool:
+    return f"{path}.".startswith(f"{parent}." if parent else "")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def withdraw(model: nn.Module, name: str, fresh: bool) -> None:

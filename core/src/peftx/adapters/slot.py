@@ -159,7 +159,7 @@ class Slot(nn.ModuleDict):
         self.inserted = False
         #: adapter name -> inserts elsewhere that read this module's input
         self.taps: dict[str, list[Insert]] = {}
-        #: adapters whose insert would be bypassed by a reader of this module's weights
+        #: adapters that would be bypassed by a reader of this module's weights
         self.opaque: set[str] = set()
         self._running = False
 
@@ -191,7 +191,7 @@ class Slot(nn.ModuleDict):
         self.inserted = True
 
     def shield(self, name: str) -> None:
-        """Under this adapter, let nobody outside this module compute with its weights: an insert would be bypassed."""
+        """Under this adapter, let nobody outside this module compute with its weights: it would be bypassed."""
         self.opaque.add(name)
         self.inserted = True
 
@@ -226,10 +226,12 @@ class Slot(nn.ModuleDict):
         board = self.board
         selection = board.selection()
         if selection.rows is not None:
-            others = tuple({other for names, _ in selection.rows for other in names})
-            return unsplit(base, f"{self.key}.{name}") if self._changing(others, name) else base
+            others = {other for names, _ in selection.rows for other in names}
+            if self._changing(tuple(others), name) or (not self._running and others & self.opaque):
+                return unsplit(base, f"{self.key}.{name}")
+            return base
         if self.opaque and not self._running and not self.opaque.isdisjoint(selection.names):
-            return unsplit(base, f"{self.key}.{name}", "an insert around it would be passed by")
+            return unsplit(base, f"{self.key}.{name}", "an adapter would be passed by")
         deltas = [delta for delta in self.weights(selection.names) if not isinstance(delta, Statistic)]
         changing = self._changing(selection.names, name)
         if not changing:
