@@ -199,3 +199,12 @@ def test_half_precision_and_moving_the_model() -> None:
     bank: Any = model.get_submodule("peftx_bank.default")
     assert bank.A.dtype == bank.basis.dtype == torch.float64
     assert model(torch.randn(2, 4, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_nothing_is_shared_where_nothing_is_adapted(toy: Any) -> None:
+    model = toy(nn.Tanh(), 4)
+    explained = peftx.explain(model, SharedMethod, targets=[])
+    adapted = peftx.attach(model, SharedMethod, targets=[])
+    assert adapted.counts() == explained.counts and adapted.counts().adapter == 0
+    assert {key for key, _ in adapted.tensors()} == {"head.weight", "head.bias"}
+    assert not any("peftx_bank" in key for key in model.state_dict())

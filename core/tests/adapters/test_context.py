@@ -170,6 +170,31 @@ def test_places_that_are_never_called_are_refused() -> None:
     assert not any("peftx" in key for key in model.state_dict())
 
 
+def test_default_targets_leave_them_out() -> None:
+    class Default(ByUser):
+        class Config(ExpertConfig):
+            targets: list[str] = Field(default=["attention", "mlp"])
+
+    model = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True).eval()
+    adapted = peftx.attach(model, Default)
+    assert adapted.attachment().plan.keys == ("linear1", "linear2")
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad(), adapted.context(user=torch.zeros(2, 1, dtype=torch.int64)):
+        assert adapted.reached(lambda: model(x)) == ()
+
+
+def test_a_routed_layer_behind_the_first_of_a_padded_stack() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    adapted = peftx.attach(model, ByUser, targets=["layers.1.linear1"])
+    x, padded = torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)
+    padded[0, 3:] = True
+    with adapted.context(user=torch.tensor([[1], [2]])):
+        y = model(x, src_key_padding_mask=padded)
+        with torch.no_grad():
+            torch.testing.assert_close(model(x, src_key_padding_mask=padded)[~padded], y[~padded])
+
+
 def test_one_compilation_for_all_contexts() -> None:
     adapted, x = _adapted(), torch.randn(3, 4)
     compiled = torch.compile(adapted.model, backend="aot_eager", fullgraph=True)

@@ -116,7 +116,7 @@ def attach_to(
     plan, owned = planned or plan_of(model, method_name, method, config)
     # tensors made in inference mode could never be trained
     with torch.inference_mode(False):
-        bank = method.bank(plan, config)
+        bank = method.bank(plan, config) if len(plan) else None  # nothing is adapted, so nothing is shared
         deltas = _build(model, method, config, plan, owned, bank)
         schedule = method.schedule(config)
     try:

@@ -162,7 +162,7 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     refuse_model(model)
     plan, owned = plan_of(model, method_name, method, config)
     attachment = Attachment("explained", method_name, method, config, plan, owned)
-    adapter = sum(method.param_count(site, config) for site in plan) + method.bank_count(plan, config)
+    adapter = sum(method.param_count(site, config) for site in plan) + _bank_count(attachment)
     # a tied parameter is one tensor; slices are each a tensor of their own
     unique: dict[int | str, Site] = {
         id(_parameter(model, site)) if site.rows is None else site.key: site
@@ -182,6 +182,10 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
     return _explanation(model, method_name, attachment, counts)
 
 
+def _bank_count(attachment: Attachment) -> int:
+    return attachment.method.bank_count(attachment.plan, attachment.config) if len(attachment.plan) else 0
+
+
 def _parameter(model: nn.Module, site: Site) -> Any:
     return model.get_submodule(site.module)._parameters[site.weight]
 
@@ -196,7 +200,7 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
         SiteRow(s.key, s.role, s.kind, s.shape, 0 if s.kind == "statistic" else s.numel, owned=True)
         for s in attachment.owned
     ]
-    shared = method.bank_count(attachment.plan, config)
+    shared = _bank_count(attachment)
     if shared:
         rows.insert(0, SiteRow("@bank", "shared by all sites", "bank", (), shared, owned=False))
     # a layer's input is kept once, however many of its slices are adapted

@@ -55,6 +55,8 @@ class AdapterMethod:
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
         """The sites to adapt: those of `targets`, or of the `fallbacks` when the default targets match nothing.
 
+        By its default targets a routed method takes only layers that are called, whose input it sees.
+
         Raises:
             SelectionError: a pattern matched nothing, or nothing this method can adapt.
         """
@@ -63,6 +65,8 @@ class AdapterMethod:
         if "activation" in self.kinds:
             sites = [*sites, *activation_sites(model)]
         strict = is_chosen(config, "targets")
+        if getattr(self.Delta, "routed", False) and not strict:
+            sites = [site for site in sites if site.product]
         refusal: SelectionError | None = None
         for targets in (config.targets, *(() if strict else self.fallbacks)):
             try:
@@ -90,7 +94,7 @@ class AdapterMethod:
         """Refuse a configuration that cannot work on the sites chosen (raise `ConfigError`)."""
 
     def bank(self, plan: SitePlan, config: Any) -> nn.Module | None:
-        """What all sites of one adapter share, made once from the whole plan; None for nothing.
+        """What all sites of one adapter share, made once from the whole plan, which has a site; None for nothing.
 
         Its parameters are trained, moved and saved once. Buffers that follow from the configuration (random bases made
         from a seed) are registered with ``persistent=False`` and so are not stored at all.
