@@ -6,6 +6,8 @@ from peftx.artifacts.fingerprint import Fingerprint, fingerprint
 from peftx.artifacts.load import load
 from peftx.artifacts.manifest import MANIFEST, TENSORS, Manifest, read_manifest
 from peftx.artifacts.merge import TOLERANCES, MergeReport, merge
+from peftx.artifacts.peft_read import from_peft
+from peftx.artifacts.peft_write import to_peft
 from peftx.artifacts.save import save
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "Manifest",
     "MergeReport",
     "fingerprint",
+    "from_peft",
     "load",
     "merge",
     "read_manifest",
     "save",
+    "to_peft",
 ]

@@ -23,7 +23,7 @@ from peftx.errors import ArtifactError
 #: path of a module, the module, and the name it has for the parameter
 Holder = tuple[str, nn.Module, str]
 
-__all__ = ["SiteDrift", "Writer"]
+__all__ = ["SiteDrift", "Writer", "effective_values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Writer:
             shared.setdefault(id(parameters[name]), self._holders[id(parameters[name])])
         if not tied and not self.keep and _in_place(on_weights, parameters):
             return
-        for name, value in _effective(on_weights, parameters).items():
+        for name, value in effective_values(on_weights, parameters).items():
             if name in changed and name not in tied:
                 self._put(parameters[name], value, _key(path, name), on_weights)
 
@@ -169,7 +169,7 @@ class Writer:
             slot: Any = module._modules.get(SLOT)
             deltas = [] if slot is None else slot.deltas(self.names)
             deltas = [delta for delta in deltas if not isinstance(delta, Statistic)]
-            value = _effective(deltas, module._parameters)[name] if name in _changed(deltas) else None
+            value = effective_values(deltas, module._parameters)[name] if name in _changed(deltas) else None
             wanted.append((value, deltas))
         first = wanted[0][0]
         if first is not None and all(value is not None and torch.equal(value, first) for value, _ in wanted):
@@ -234,7 +234,7 @@ def _rows(delta: Delta, stored: Tensor) -> Tensor:
     return whole[slice(*delta.site.rows)]
 
 
-def _effective(deltas: Sequence[Delta], parameters: dict[str, Any]) -> dict[str, Tensor]:
+def effective_values(deltas: Sequence[Delta], parameters: dict[str, Any]) -> dict[str, Tensor]:
     """Wide effective values by parameter name, as the adapted module's properties compute them in their own dtype."""
     values: dict[str, Tensor] = {}
 
