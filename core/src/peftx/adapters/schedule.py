@@ -7,6 +7,7 @@ anybody's loop.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,8 @@ class Binding:
             bound.schedule.before_step(bound.step)
 
         def before(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if _nested(optimizer):
+                return None
             bound.phase = "idle"
             if _skipped(optimizer):
                 return None
@@ -129,7 +132,9 @@ class Binding:
                 return args, {**kwargs, "closure": closure}
             return (args[0], closure, *args[2:]), kwargs
 
-        def after(*_: Any) -> None:
+        def after(optimizer: Any, *_: Any) -> None:
+            if _nested(optimizer):
+                return
             if bound.phase == "waiting":
                 raise AdapterError(
                     f"{type(optimizer).__name__} was given a closure and did not call it, so the schedule of {name!r} "
@@ -200,6 +205,20 @@ def innermost(optimizer: Any) -> Any:
             f"expected a torch optimizer to bind to, got a {type(outer).__name__}, which runs no hooks at its steps"
         )
     return optimizer
+
+
+def _nested(optimizer: Any) -> bool:
+    """Whether the step whose hook asks is part of another step of the same optimizer: of a subclass, by ``super()``.
+
+    Each of the two runs the hooks. A counter could not tell this from a step that ended with an error.
+    """
+    step = sys._getframe(2)
+    frame = step.f_back
+    while frame is not None:
+        if frame.f_code is step.f_code and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _skipped(optimizer: Any) -> bool:
