@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftx.artifacts.export import FORMS, Export, export_merged, form_of, write_model
 from peftx.artifacts.fingerprint import Fingerprint, fingerprint
 from peftx.artifacts.load import load
 from peftx.artifacts.manifest import MANIFEST, TENSORS, Manifest, read_manifest
@@ -11,17 +12,22 @@ from peftx.artifacts.peft_write import to_peft
 from peftx.artifacts.save import save
 
 __all__ = [
+    "FORMS",
     "MANIFEST",
     "TENSORS",
     "TOLERANCES",
+    "Export",
     "Fingerprint",
     "Manifest",
     "MergeReport",
+    "export_merged",
     "fingerprint",
+    "form_of",
     "from_peft",
     "load",
     "merge",
     "read_manifest",
     "save",
     "to_peft",
+    "write_model",
 ]
