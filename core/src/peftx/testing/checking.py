@@ -73,6 +73,10 @@ def plan_of_check(
     """What is to be judged of a thing, law by law."""
     for law in _chosen_laws(thing.kind, laws):
         subjects = thing.subjects(law, cases=cases, fast=fast)
+        if thing.refusal:
+            reason = f"it cannot be made: {thing.refusal}"
+            yield Sitting(law, "", partial(_refused, law, thing, reason))
+            continue
         if law.each_case and law.cost != "fast" and fast and not cases:
             yield Sitting(law, "", partial(_first, law, thing, subjects))
             continue
@@ -92,6 +96,10 @@ def _one(law: Law, thing: Thing, subject: Any, case: str, progress: Progress | N
     if progress is not None:
         progress(f"{thing.name}: {law.name}" + (f" on {case}" if case else ""))
     return judge(law, subject, kind=thing.kind, name=thing.name, case=case)
+
+
+def _refused(law: Law, thing: Thing, reason: str, progress: Progress | None) -> Outcome:
+    return Outcome(thing.kind, thing.name, law.name, law.demands, "", "skipped", reason)
 
 
 def _first(law: Law, thing: Thing, subjects: Any, progress: Progress | None) -> Outcome:

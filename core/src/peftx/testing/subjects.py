@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from peftx.data.contract import DataContext, Dataset, Subset
-from peftx.errors import DataError, ModelError, NetworkError
+from peftx.errors import DataError, ModelError, NetworkError, UserError
 from peftx.plugins.loader import PluginInfo
 from peftx.testing.lawbook import NotApplicable
 
@@ -85,11 +85,20 @@ class DataSubject:
         """
         config = configured(self.entry, self.options | options, "data")
         try:
-            if self.spec.locate:
-                self.entry.load("locate")(config, self.context)
+            self._locate(config)
             return self.entry.load()(config, self.context)
         except (DataError, NetworkError) as error:
             raise NotApplicable(f"its data are not here: {error}") from None
+
+    def _locate(self, config: Any) -> None:
+        if not self.spec.locate:
+            return
+        try:
+            self.entry.load("locate")(config, self.context)
+        except UserError:
+            raise
+        except Exception as error:
+            raise NotApplicable(f"locate raised {type(error).__name__}, which another law says") from None
 
     @cached_property
     def dataset(self) -> Dataset:

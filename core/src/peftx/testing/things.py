@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from peftx.errors import UnknownNameError, near_matches
+from peftx.errors import PeftxError, UnknownNameError, near_matches
 from peftx.testing.cases import CASES, FAST, case_named
 from peftx.testing.lawbook import Kind, Law
 
@@ -24,10 +24,12 @@ class Thing:
     name: str
     subject: Any
     known: Mapping[Any, str] = field(default_factory=dict)
+    #: why it cannot be made, when it is one of many of a plugin
+    refusal: str = ""
 
     def subjects(self, law: Law, *, cases: Collection[str] = (), fast: bool = False) -> list[tuple[str, Any]]:
         """(case, argument) pairs to judge a law on; the case is empty for a law that is judged once."""
-        if not law.each_case:
+        if not law.each_case or self.refusal:
             return [("", self.subject)]
         from peftx.testing.trial import Trial
 
@@ -107,12 +109,16 @@ def _tables(registry: Registry) -> dict[Kind, Iterable[str]]:
 def _declared_by(
     domain: str, options: Mapping[str, Any] | None, context: Any, registry: Registry
 ) -> list[Thing]:
-    return [
-        _thing(kind, name, options, context, registry)
-        for kind, names in _tables(registry).items()
-        for name in names
-        if name.partition(".")[0] == domain
-    ]
+    found: list[Thing] = []
+    for kind, names in _tables(registry).items():
+        for name in names:
+            if name.partition(".")[0] != domain:
+                continue
+            try:
+                found.append(_thing(kind, name, options, context, registry))
+            except PeftxError as error:  # one that cannot be made keeps none of the others from being judged
+                found.append(Thing(kind, name, None, refusal=str(error)))
+    return found
 
 
 def _thing(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import MethodSpec, Needs, hookimpl
+from kit_toys_data import FAULTS as DATA_FAULTS
+from kit_toys_task_config import MODEL_FAULTS, TASK_FAULTS
+
+from peftx.plugins import DatasetSpec, MethodSpec, ModelSpec, Needs, Offers, TaskSpec, hookimpl
 
 PEFTX_API = 1
 
@@ -50,4 +53,54 @@ def peftx_methods() -> Iterator[MethodSpec]:
             _CONFIGS.get(name, "kit_toys_config:ToyConfig"),
             licence="MIT",
             needs=Needs(sites=_WEIGHTS),
+        )
+
+
+@hookimpl
+def peftx_datasets() -> Iterator[DatasetSpec]:
+    """A sound one first."""
+    for fault in ("", *DATA_FAULTS):
+        suffix = f"_{fault}" if fault else ""
+        yield DatasetSpec(
+            f"kit.data{suffix}" if fault else "kit.points",
+            "points around three centres",
+            f"kit_toys_data:load{suffix}",
+            f"kit_toys_data:{'SilentDataConfig' if fault == 'data_config' else 'DataConfig'}",
+            licence="CC0",
+            source="drawn here",
+            synthetic=True,
+            locate=f"kit_toys_data:locate{suffix}",
+        )
+
+
+@hookimpl
+def peftx_tasks() -> Iterator[TaskSpec]:
+    """A sound one first."""
+    for fault in ("", *TASK_FAULTS):
+        suffix = f"_{fault}" if fault else ""
+        yield TaskSpec(
+            f"kit.task{suffix}" if fault else "kit.sorting",
+            "which centre is a point nearest to",
+            f"kit_toys_task:Sorting{suffix}",
+            f"kit_toys_task_config:{'SilentTaskConfig' if fault == 'task_config' else 'TaskConfig'}",
+            offers=Offers(sites=("conv1d",) if fault == "offers" else ("linear",)),
+            default_data="kit.points",
+            default_model="kit.net",
+            default_method="kit.gain",
+            baselines=("core.head",),
+        )
+
+
+@hookimpl
+def peftx_models() -> Iterator[ModelSpec]:
+    """A sound one first."""
+    for fault in ("", *MODEL_FAULTS):
+        suffix = f"_{fault}" if fault else ""
+        yield ModelSpec(
+            f"kit.net{suffix}",
+            "a small network",
+            f"kit_toys_task:net{suffix}",
+            f"kit_toys_task_config:{'LooseNetConfig' if fault == 'model_config' else 'NetConfig'}",
+            licence="MIT",
+            params=17 if fault == "parameters" else None,
         )

@@ -122,7 +122,7 @@ def _no_network() -> Iterator[list[str]]:
         yield touched
 
 
-@law("data set")
+@law("data set", needs=["locating"])
 def offline(subject: DataSubject) -> None:
     """Told to stay offline, loading never tries to reach the network."""
     with _no_network() as touched:
@@ -223,7 +223,7 @@ def splits(subject: DataSubject) -> None:
             )
 
 
-@law("data set")
+@law("data set", needs=["splits"])
 def fingerprint(subject: DataSubject) -> None:
     """The fingerprint is the same whenever the data are, and another when the split is."""
     dataset = subject.dataset

@@ -43,7 +43,7 @@ def built(subject: ModelSubject) -> None:
         demand(torch.equal(value, second[key]), f"from the same seed, {key} differs between two builds")
 
 
-@law("model")
+@law("model", needs=["built"])
 def head(subject: ModelSubject) -> None:
     """The head has the width asked for and is known as the head."""
     for outputs in (OUTPUTS, 3):

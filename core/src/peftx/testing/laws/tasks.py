@@ -226,7 +226,7 @@ def meter(subject: TaskSubject) -> None:
             )
 
 
-@law("task")
+@law("task", needs=["covers", "meter"])
 def metrics(subject: TaskSubject) -> None:
     """An evaluation gives the primary metric and `n`, finite, whatever the batch size."""
     task = subject.make()
