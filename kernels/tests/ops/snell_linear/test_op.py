@@ -252,8 +252,9 @@ def test_close_and_equal_rows_with_many_coordinates() -> None:
     for got, one in zip((d_a, d_b), torch.autograd.grad(want.sum(), (exact.a, exact.b)), strict=True):
         assert got.isfinite().all() and error(got, one) < 1e-3
     kernel = tiles.Kernel(part, torch.float32)
-    out, spare = kernel.buffer(2)
-    assert kernel.distance(0, 0, 20, out[:20], spare[:20]).diagonal().count_nonzero() == 0
+    block = next(kernel.blocks())
+    out, spare = (block.room(t) for t in kernel.buffers(2))
+    assert kernel.distance(0, block, out, spare).diagonal()[:20].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("rows", [(0,), (2, 0, 3), ()], ids=str)

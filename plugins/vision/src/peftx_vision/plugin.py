@@ -7,19 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import DatasetSpec, MethodSpec, ModelSpec, Offers, TaskSpec, hookimpl
+from peftx.plugins import DatasetSpec, MethodSpec, ModelSpec, Needs, Offers, TaskSpec, hookimpl
 
 __all__ = ["PEFTX_API", "peftx_datasets", "peftx_methods", "peftx_models", "peftx_tasks"]
 
 PEFTX_API = 1
 
+_SNELL_SITES = ("linear", "linear_t", "conv1d", "conv2d", "packed_attention")
 _CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
 @hookimpl
 def peftx_methods() -> Iterator[MethodSpec]:
-    """No method of its own yet: those of core run on every task here."""
-    yield from ()
+    """Methods that come from vision; those of core run on every task here as well."""
+    yield MethodSpec(
+        name="vision.snell",
+        summary="SNELL: a sparse update of full rank, made from thin factors by a kernel",
+        target="peftx_vision.methods.snell:SNELL",
+        config="peftx_vision.config.methods:SNELLConfig",
+        paper="2411.01800",
+        needs=Needs(sites=_SNELL_SITES),
+    )
+    yield MethodSpec(
+        name="vision.snella",
+        summary="SNELLA: SNELL whose maps compete for a shrinking budget of entries",
+        target="peftx_vision.methods.snella:SNELLA",
+        config="peftx_vision.config.methods:SNELLAConfig",
+        paper="2510.24037",
+        needs=Needs(sites=_SNELL_SITES),
+    )
 
 
 @hookimpl

@@ -27,10 +27,10 @@ from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fractio
 from peftx_kernels.ops.snell_linear.functional import functional_linear, functional_update
 from peftx_kernels.ops.snell_linear.part import SnellPart, check_parts
 from peftx_kernels.ops.snell_linear.tiles import (
+    Block,
     Contraction,
     Kernel,
     keep_factor,
-    mixture,
     put_update,
     threshold,
 )
@@ -271,93 +271,80 @@ def _limit(t: Tensor) -> float | Tensor:
 
 def _finish(kernel: Kernel, room: Tensor, base: Tensor | None, out: Tensor, t: Tensor | None) -> Tensor:
     """Write base + S^T into `out` and return t. `room` (rows, in) takes V; it may be `out`."""
-    log_sum = kernel.fill(room)
+    kernel.fill(room)
     part = kernel.part
-    (spare,) = kernel.buffer(1)
-    if log_sum is not None:
-        for start, stop in kernel.blocks():
-            block = room[start:stop]
-            kernel.mix_in(block, mixture(kernel, block, log_sum, spare[: stop - start]))
     t = threshold(part, room) if t is None else t
     limit = _limit(t)
-    for start, stop in kernel.blocks():
-        block, factor = room[start:stop], spare[: stop - start]
+    step = max(kernel.size // kernel.width, 1)
+    spare = room.new_empty((step, kernel.width))
+    for top in range(0, kernel.rows, step):  # whole rows, whatever the blocks were
+        rows = slice(top, top + step)
+        v = room[rows]
+        factor = spare[: v.shape[0]]
         if part.mode != "dense":
-            keep_factor(part.mode, block, limit, factor)
-        put_update(
-            part.mode, block, factor, limit, None if base is None else base[start:stop], out[start:stop]
-        )
+            keep_factor(part.mode, v, limit, factor)
+        put_update(part.mode, v, factor, limit, None if base is None else base[rows], out[rows])
     return t
 
 
 def _contract(kernel: Kernel, gradient: Tensor, t: Tensor, merged: _Merged | None) -> list[Tensor | None]:
     """dA, dB [, dalpha, dgamma, dbeta] from G = dL/dS^T (rows, in), which is overwritten; fills `merged` on the way."""
-    if kernel.mix is not None:
-        return _contract_mixed(kernel, gradient, t, merged)
     part, limit = kernel.part, _limit(t)
     sums = Contraction(kernel)
-    spare, v_room, *others = kernel.buffer(kernel.groups + 2)
+    mixing = None if kernel.mix is None else _Mixing(kernel)
+    spare, factors, values, *others = kernel.buffers(kernel.groups + 3)
     _, base, total = merged.rows(part) if merged is not None else (None, None, None)
-    for start, stop in kernel.blocks():
-        size = stop - start
-        rest, v, d_v = spare[:size], v_room[:size], gradient[start:stop]
+    for block in kernel.blocks():
+        rest, factor, v = block.room(spare), block.room(factors), block.room(values)
         distances = [
-            kernel.distance(group, start, stop, room[:size], rest) for group, room in enumerate(others)
+            kernel.distance(group, block, block.room(room), rest) for group, room in enumerate(others)
         ]
         kernel.combine(distances, v)
+        whole = v if mixing is None else mixing.mix(block, v, rest)
+        d_v = block.of(gradient)
         if part.mode != "dense":
-            keep_factor(part.mode, v, limit, rest)
-            d_v.mul_(rest)
+            keep_factor(part.mode, whole, limit, factor)
+            d_v.mul_(factor)
         if base is not None and total is not None:
-            put_update(part.mode, v, rest, limit, base[start:stop], total[start:stop])
-        sums.add(start, stop, distances, d_v)
-    return list(sums.result())
+            put_update(part.mode, whole, factor, limit, block.of(base), block.of(total))
+        if mixing is not None:
+            mixing.unmix(v, rest, d_v)
+        sums.add(block, distances, d_v)
+    return [*sums.result(), *(() if mixing is None else mixing.result())]
 
 
-def _contract_mixed(
-    kernel: Kernel, gradient: Tensor, t: Tensor, merged: _Merged | None
-) -> list[Tensor | None]:
-    """The same through the softmax, whose Jacobian needs the sums over all outputs first.
+class _Mixing:
+    """The softmax term forwards and backwards, for blocks of whole columns.
 
     With p the softmax and G' = G K: q = sum_j G' p, dV = G' + (alpha / gamma) p (G' - q), dalpha = sum G' p,
     dbeta = sum G', dgamma = -(alpha / gamma^2) sum p (G' - q) V.
     """
-    assert kernel.mix is not None
-    part, limit = kernel.part, _limit(t)
-    alpha, gamma, _ = kernel.mix
-    if merged is None:
-        room, base, total = torch.empty_like(gradient), None, None
-    else:
-        room, base, total = merged.rows(part)
-    log_sum = kernel.fill(room)
-    assert log_sum is not None
-    share_room, spare, v_room, *others = kernel.buffer(kernel.groups + 3)
-    q, d_beta = gradient.new_zeros(kernel.width), gradient.new_zeros(1)
-    for start, stop in kernel.blocks():
-        size = stop - start
-        v, shares, factor, d_v = room[start:stop], share_room[:size], spare[:size], gradient[start:stop]
-        kernel.mix_in(v, mixture(kernel, v, log_sum, shares))
-        if part.mode != "dense":
-            keep_factor(part.mode, v, limit, factor)
-            d_v.mul_(factor)
-        if base is not None and total is not None:
-            put_update(part.mode, v, factor, limit, base[start:stop], total[start:stop])
-        d_beta += d_v.sum()
-        q += shares.mul_(d_v).sum(0)
-    if merged is None:
-        del room, v
-    slope, d_gamma, sums = alpha / gamma, gradient.new_zeros(1), Contraction(kernel)
-    for start, stop in kernel.blocks():
-        size = stop - start
-        rest, v, shares, d_v = spare[:size], v_room[:size], share_room[:size], gradient[start:stop]
-        distances = [
-            kernel.distance(group, start, stop, out[:size], rest) for group, out in enumerate(others)
-        ]
-        mixture(kernel, kernel.combine(distances, v), log_sum, shares)
-        shares.mul_(torch.sub(d_v, q, out=rest))
-        d_gamma += torch.dot(shares.view(-1), v.view(-1))
-        sums.add(start, stop, distances, d_v.addcmul_(shares, slope))
-    return [*sums.result(), q.sum(), -slope / gamma * d_gamma, d_beta]
+
+    def __init__(self, kernel: Kernel) -> None:
+        assert kernel.mix is not None
+        self.kernel = kernel
+        self.alpha, self.gamma, _ = kernel.mix
+        self._shares = kernel.buffers(1)[0]
+        self._d_alpha, self._d_gamma, self._d_beta = (torch.zeros_like(self.alpha) for _ in range(3))
+
+    def mix(self, block: Block, v: Tensor, out: Tensor) -> Tensor:
+        """Write V' into `out`."""
+        self._p = self.kernel.shares(v, block.room(self._shares))
+        return self.kernel.mixed(v, self._p, out)
+
+    def unmix(self, v: Tensor, spare: Tensor, d_v: Tensor) -> None:
+        """Turn the gradient of V' into that of V, in place."""
+        q = torch.mul(d_v, self._p, out=spare).sum(0)
+        self._d_alpha += q.sum()
+        self._d_beta += d_v.sum()
+        self._p.mul_(torch.sub(d_v, q, out=spare))
+        # V + beta does for V: p (G' - q) adds up to nothing over the outputs
+        self._d_gamma += torch.dot(self._p.view(-1), v.view(-1))
+        d_v.addcmul_(self._p, self.alpha / self.gamma)
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(dalpha, dgamma, dbeta)."""
+        return self._d_alpha, -self.alpha / self.gamma.square() * self._d_gamma, self._d_beta
 
 
 def _separate(kernel: Kernel, plan: _Plan, t: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:

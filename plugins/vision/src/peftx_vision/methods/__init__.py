@@ -1,0 +1,1 @@
+"""Adapter methods that come from computer vision; they run on every task."""
