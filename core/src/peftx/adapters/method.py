@@ -7,7 +7,7 @@ and in the rooms around.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class AdapterMethod:
     #: optimizer steps within which every trained tensor must have had a gradient that is not zero (a factor whose
     #: partner starts at zero has to wait for one step); checked by the conformance kit
     wakes_within: ClassVar[int] = 2
+    #: laws of the conformance kit known to fail, ``law`` or ``(law, case)`` -> why
+    known_failures: ClassVar[Mapping[Any, str]] = {}
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
         """The sites to adapt: those of `targets`, or of the `fallbacks` when the default targets match nothing.
