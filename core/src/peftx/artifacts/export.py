@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,12 @@ def _own_form(model: nn.Module) -> str:
         return "transformers"
     if "whisper.model.Whisper" in names:
         return "whisper"
-    if base_class(model).__module__.partition(".")[0] == "timm" and _architecture(model):
+    timm: Any = sys.modules.get("timm")  # a model of timm has brought it
+    if (
+        timm is not None
+        and base_class(model).__module__.startswith("timm.")
+        and timm.is_model(_architecture(model))
+    ):
         return "timm"
     return "torch"
 

@@ -64,7 +64,7 @@ class MergeReport:
                 f"one rounding is {output.rounding:.2g}; tolerance {self.tolerance:.2g})"
             )
             if output.lost is not None:
-                line += f", {100 * output.lost:.2g} % of what the adapter does"
+                line += f"; {100 * output.lost:.2g} % of the adapter's effect lost"
             if output.flipped is not None:
                 line += f"; {output.flipped} of {output.predictions} predictions changed"
             lines.append(line)

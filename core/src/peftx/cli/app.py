@@ -2,8 +2,8 @@
 
 run, eval, predict              one run, from configuration to prediction
 list, info, explain             what there is, and what a method would do
+merge, export, import           trained models and adapters, out and in
 plugins, data, check, doctor    whether it is sound
-new                             a plugin of your own
 completion                      for the shell
 DOMAIN.NAME                     a plugin's own command
 """
@@ -11,6 +11,7 @@ DOMAIN.NAME                     a plugin's own command
 from __future__ import annotations
 
 import importlib
+import keyword
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,15 @@ COMMANDS = {
     "run": "Train a method on a task, score it beside its baselines, keep a record.",
     "eval": "Score a finished run again and compare with its record.",
     "predict": "Predict on new files with a finished run.",
+    "merge": "Merge a run's adapter into its model, and measure what that changed.",
+    "export": "Write a run's model or adapter for other libraries.",
+    "import": "Read an adapter that HF PEFT wrote.",
     "list": "List methods, tasks, data sets, models and packs.",
     "info": "Show the card of a method, task, data set or model.",
     "explain": "Show what a method would change in a model, before training.",
     "plugins": "List installed plugins and whether they loaded.",
     "data": "List data sets, or check one against its published figures.",
     "check": "Judge methods, data sets, tasks, models and plugins by their laws.",
-    "new": "Write a new plugin, or one more method into it.",
     "doctor": "Check this installation: libraries, plugins, folders.",
     "completion": "Print the completion script of a shell.",
 }
@@ -72,7 +75,8 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            return importlib.import_module(f"peftx.cli.commands.{name}").command
+            module = f"{name}_" if keyword.iskeyword(name) else name
+            return importlib.import_module(f"peftx.cli.commands.{module}").command
         if "." in name:
             registry = _state(ctx).registry()
             if name in registry.commands:

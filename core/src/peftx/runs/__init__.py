@@ -14,15 +14,31 @@ _HOMES = {
     "RunResult": "peftx.runs.result",
     "evaluate": "peftx.runs.reload",
     "execute": "peftx.runs.execution",
+    "export_run": "peftx.runs.exporting",
+    "import_peft": "peftx.runs.exporting",
+    "peft_run": "peftx.runs.exporting",
     "predict": "peftx.runs.reload",
     "preflight": "peftx.runs.planning",
     "why_not": "peftx.runs.matching",
 }
 
-__all__ = ["Plan", "Reproduction", "RunResult", "evaluate", "execute", "predict", "preflight", "why_not"]
+__all__ = [
+    "Plan",
+    "Reproduction",
+    "RunResult",
+    "evaluate",
+    "execute",
+    "export_run",
+    "import_peft",
+    "peft_run",
+    "predict",
+    "preflight",
+    "why_not",
+]
 
 if TYPE_CHECKING:
     from peftx.runs.execution import execute
+    from peftx.runs.exporting import export_run, import_peft, peft_run
     from peftx.runs.matching import why_not
     from peftx.runs.planning import Plan, preflight
     from peftx.runs.reload import Reproduction, evaluate, predict

@@ -146,4 +146,4 @@ def _figures(values: dict[str, Any], *without: str) -> dict[str, float]:
 
 def _next_commands(folder: Path) -> list[str]:
     name = shlex.quote(folder.as_posix())
-    return [f"peftx eval {name}", f"peftx predict {name} FILE..."]
+    return [f"peftx eval {name}", f"peftx predict {name} FILE...", f"peftx export {name} --merged"]

@@ -30,7 +30,7 @@ from peftx.training.backend import Backend
 from peftx.training.progress import Progress
 from peftx.training.seeds import seed_all
 
-__all__ = ["Reproduction", "evaluate", "predict"]
+__all__ = ["Reproduction", "evaluate", "predict", "rebuild", "reopen", "without_data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def evaluate(
         ArtifactError: the adapter is damaged or belongs to another base model.
     """
     folder, progress = Path(folder), progress or Progress()
-    plan, record = _open(folder, registry, data_root=data_root, device=device)
+    plan, record = reopen(folder, registry, data_root=data_root, device=device)
     progress.stage(f"loading {plan.data_name}")
     data = load_data(plan)
     if data.fingerprint != record["data"]["fingerprint"]:
@@ -100,7 +100,7 @@ def evaluate(
     measured = {}
     run = Run(plan.config, folder)
     with _threads(record):
-        backend, model = _model(plan, task, folder)
+        backend, model = rebuild(plan, task, folder)
         for split in recorded:
             measured[split] = score(
                 task, model, split, record["eval_batch_size"], backend=backend, progress=progress
@@ -124,20 +124,24 @@ def predict(
         DataError: a file cannot be read.
     """
     folder = Path(folder)
-    plan, record = _open(folder, registry, device=device, locate=False)
+    plan, record = reopen(folder, registry, device=device, locate=False)
+    task = make_task(plan, without_data(record))
+    backend, model = rebuild(plan, task, folder)
+    model.eval()
+    with torch.no_grad(), backend.autocast():
+        return task.predict(model, [Path(path) for path in paths], top=top, device=backend.device)
+
+
+def without_data(record: dict[str, Any]) -> Dataset:
+    """What a record says of its data: enough to build the model again, without the samples."""
     about = record["data"]
-    data = Dataset(
+    return Dataset(
         name=about["name"],
         splits={"train": _Nothing(), "val": _Nothing()},
         classes=tuple(about["classes"]),
         fingerprint=about["fingerprint"],
         card=about["card"],
     )
-    task = make_task(plan, data)
-    backend, model = _model(plan, task, folder)
-    model.eval()
-    with torch.no_grad(), backend.autocast():
-        return task.predict(model, [Path(path) for path in paths], top=top, device=backend.device)
 
 
 class _Nothing(Split[Any]):
@@ -150,7 +154,7 @@ class _Nothing(Split[Any]):
         raise IndexError(index)
 
 
-def _open(
+def reopen(
     folder: Path,
     registry: Registry | None,
     *,
@@ -158,6 +162,11 @@ def _open(
     device: str | None = None,
     locate: bool = True,
 ) -> tuple[Plan, dict[str, Any]]:
+    """The plan and the record of a finished run.
+
+    Raises:
+        RunError: the folder is no finished run.
+    """
     record = records.read(folder)
     if not record.get("rows") or not (folder / files.ADAPTER).is_dir():
         raise RunError(f"{folder} holds no trained adapter: the run did not finish")
@@ -184,7 +193,12 @@ def _former_device(record: dict[str, Any]) -> str:
     return str(kind)
 
 
-def _model(plan: Plan, task: Task, folder: Path) -> tuple[Backend, nn.Module]:
+def rebuild(plan: Plan, task: Task, folder: Path) -> tuple[Backend, nn.Module]:
+    """The model of a run with its adapter, where the plan says.
+
+    Raises:
+        ArtifactError: the adapter is damaged or belongs to another base model.
+    """
     backend = Backend(plan.config.device, plan.config.precision)
     # the head the run started from: an adapter that trains part of it needs the rest
     seed_all(plan.config.seed, "model")
