@@ -4,6 +4,7 @@ run, eval, predict              one run, from configuration to prediction
 list, info, explain             what there is, and what a method would do
 merge, export, import           trained models and adapters, out and in
 plugins, data, check, doctor    whether it is sound
+new                             a plugin of your own
 completion                      for the shell
 DOMAIN.NAME                     a plugin's own command
 """
@@ -40,6 +41,7 @@ COMMANDS = {
     "plugins": "List installed plugins and whether they loaded.",
     "data": "List data sets, or check one against its published figures.",
     "check": "Judge methods, data sets, tasks, models and plugins by their laws.",
+    "new": "Write a new plugin, or one more method into it.",
     "doctor": "Check this installation: libraries, plugins, folders.",
     "completion": "Print the completion script of a shell.",
 }
