@@ -42,9 +42,22 @@ def test_guide_package_is_listed_and_described(environment):
 
 
 def test_guide_package_passes_its_own_tests(environment, package):
-    outcome = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=package)
+    # of the laws, those on two models: all of them run where a method is checked
+    command = [
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "linear or gain or Plugin",
+        "tests",
+    ]
+    outcome = environment.run(*command, cwd=package)
     assert outcome.returncode == 0, outcome.stdout
-    assert "1 passed" in outcome.stdout
+    passed = re.search(r"(\d+) passed", outcome.stdout)
+    assert passed and int(passed[1]) > 25 and "failed" not in outcome.stdout
 
 
 def test_guide_package_trains_through_the_command_line(environment):

@@ -140,7 +140,7 @@ def _method(method: Any, options: Mapping[str, Any] | None) -> Thing:
     from peftx.testing.trial import Subject
 
     subject = Subject(method, options)
-    return Thing("method", subject.name, subject, getattr(subject.method, "known_failures", {}))
+    return Thing("method", subject.name, subject, subject.method.known_failures)
 
 
 def _plugin(domain: str, registry: Registry) -> Thing:
