@@ -282,13 +282,19 @@ def _in_place(deltas: Sequence[Delta], parameters: dict[str, Any]) -> bool:
                 return False
             steps.append(partial((parameter if rows is None else parameter[slice(*rows)]).copy_, delta.value))
             continue
-        factors = delta.rank_factors()
-        if factors is None or factors[0].dtype != parameter.dtype or not parameter.is_contiguous():
+        if not parameter.is_contiguous():
             return False
         matrix = to_canonical(delta.site.kind, parameter)
         if rows is not None:
             matrix = matrix[slice(*rows)]
-        steps.append(partial(matrix.flatten(1).addmm_, *factors))
+        own: Callable[[Tensor], None] | None = getattr(delta, "effective_", None)
+        factors = delta.rank_factors()
+        if own is not None:
+            steps.append(partial(own, matrix.flatten(1)))
+        elif factors is not None and factors[0].dtype == parameter.dtype:
+            steps.append(partial(matrix.flatten(1).addmm_, *factors))
+        else:
+            return False
     for step in steps:
         step()
     return True

@@ -91,6 +91,13 @@ class DoRADelta(LoRADelta):
         wide = torch.promote_types(weight.dtype, torch.float32)
         return (gain * (weight.to(wide) + self.update())).to(weight.dtype), bias
 
+    def effective_(self, matrix: Tensor) -> None:
+        """Write ``diag(m / n) (W + s B A)`` into W itself, an (out, in) matrix of float32 or float64."""
+        gain = self.gain(matrix)
+        matrix.addmm_((self.scale * self.B).to(matrix.dtype), self.A.to(matrix.dtype)).mul_(
+            gain.to(matrix.dtype).unsqueeze(1)
+        )
+
     def forward(self, x: Tensor, base: Base) -> Tensor:
         if base.kind in _LINEAR and base.raw:
             weight = base.weight
