@@ -7,7 +7,10 @@ import pytest
 from peftx.config.run import TrainConfig
 from peftx_vision.tasks.recipes import recipe
 
-METHODS = ["core.head", "core.bitfit", "core.lora", "core.rslora", "core.dora", "core.full", "acme.novel"]
+METHODS = [
+    *("core.head", "core.bitfit", "core.lora", "core.rslora", "core.dora", "core.full"),
+    *("vision.snell", "vision.snella", "acme.novel"),
+]
 
 
 @pytest.mark.parametrize("model", ["vision.vit_micro", "resnet18"])
