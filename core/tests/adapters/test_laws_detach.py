@@ -11,42 +11,8 @@ from torch import nn
 import peftx
 
 
-def _picture(model: nn.Module) -> dict[str, Any]:
-    return {
-        "classes": [(path, type(module)) for path, module in model.named_modules()],
-        "modes": [module.training for module in model.modules()],
-        "flags": [(key, p.requires_grad, id(p)) for key, p in model.named_parameters(remove_duplicate=False)],
-        "buffers": [(key, id(b)) for key, b in model.named_buffers()],
-        "dicts": [sorted(module.__dict__) for module in model.modules()],
-        "children": [list(module._modules) for module in model.modules()],
-        "text": repr(model),
-    }
-
-
-def test_detach_restores_the_model(case: Any, method: str, perturb: Callable[..., None]) -> None:
-    model, inputs = case.build(), case.samples()
-    for index, parameter in enumerate(model.parameters()):
-        parameter.requires_grad_(index % 3 != 0)
-    values = {key: value.clone() for key, value in model.state_dict().items()}
-    with torch.no_grad():
-        output = case.call(model, *inputs)
-    before = _picture(model)
-
-    adapted = case.attach(model, method)
-    perturb(adapted.parameters())
-    adapted.attach("core.head", name="second", also_train=list(case.also_train) or ["head"])
-    adapted.activate("default")
-    optimizer = torch.optim.AdamW(adapted.param_groups(lr=0.1))
-    case.call(model, *inputs).sum().backward()
-    optimizer.step()
-    assert adapted.detach() is model
-
-    assert _picture(model) == before
-    after = model.state_dict()
-    assert list(after) == list(values)
-    assert all(torch.equal(after[key], value) for key, value in values.items())
-    with torch.no_grad():
-        assert torch.equal(case.call(model, *inputs), output)
+def test_detach_restores_the_model(case: Any, method: str, keeps: Callable[..., None]) -> None:
+    keeps("detach", method, case)
 
 
 def test_modes_come_back(method: str, toy: Any) -> None:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-import peftx
-from peftx.adapters import AdapterMethod
-from peftx.plugins import get_registry, load_target
+from peftx.testing import Subject
 
 
-def _starts_as(method: str) -> str:
-    target: type[AdapterMethod] = load_target(get_registry().resolve_method(method).spec.target)
-    return target.starts_as
-
-
-def test_starts_as_the_base(case: Any, method: str) -> None:
-    model, inputs = case.build(), case.samples()
-    assert _starts_as(method) == "identity"
-    for grad in (False, True):
-        with torch.set_grad_enabled(grad):
-            before = case.call(model, *inputs)
-            case.attach(model, method)
-            after = case.call(model, *inputs)
-        # without gradients torch may have fused the base's attention, which an adapted one cannot always be
-        assert torch.allclose(after, before, rtol=0, atol=1e-6 * max(1.0, before.abs().max().item()))
-        peftx.adapted(model).detach()
+def test_starts_as_the_base(case: Any, method: str, keeps: Callable[..., None]) -> None:
+    assert Subject(method).method.starts_as == "identity"
+    keeps("starts_as", method, case)
+    with torch.no_grad():
+        keeps("starts_as", method, case)
 
 
 def test_base_keys_and_values_stay_while_attached(case: Any, method: str) -> None:
