@@ -89,8 +89,11 @@ def bf16_base(trial: Trial) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:160]
+    """The type and first telling line of an error; the compiler's wrapper only says that something was raised."""
+    text = [line for line in str(error).strip().splitlines() if line.strip()]
+    if len(text) > 1 and text[0].rstrip().endswith("raised:"):
+        text = text[1:]
+    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
 
 
 def _fullgraph(counted: Any, model: nn.Module) -> Any:
