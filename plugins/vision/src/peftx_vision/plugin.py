@@ -46,7 +46,7 @@ def peftx_tasks() -> Iterator[TaskSpec]:
         summary="image classification with any timm model or vit_micro",
         target="peftx_vision.tasks.classification:Classification",
         config="peftx_vision.config.tasks:ClassificationConfig",
-        offers=Offers(sites=("linear", "conv2d", "norm", "embedding", "parameter")),
+        offers=Offers(sites=("linear", "conv2d", "norm", "embedding", "parameter", "activation")),
         default_data="vision.digits",
         default_model="vision.vit_micro",
         default_method="core.lora",
