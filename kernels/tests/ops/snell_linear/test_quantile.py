@@ -26,6 +26,11 @@ def test_bit_equal_to_torch(entries: int, static: bool) -> None:
         for sparsity in SPARSITIES:
             want = torch.quantile(v.abs(), sparsity)
             assert torch.equal(magnitude_quantile(v, sparsity, static=static), want), sparsity
+            if static:
+                tensor = torch.tensor(sparsity, dtype=torch.float64)
+                assert torch.equal(magnitude_quantile(v, tensor, static=True), want), sparsity
+                lower = magnitude_quantile(v, sparsity, smallest=True)
+                assert torch.equal(magnitude_quantile(v, tensor, smallest=True, static=True), lower)
     double = spread.double()
     assert torch.equal(magnitude_quantile(double, 0.37, static=static), torch.quantile(double.abs(), 0.37))
 

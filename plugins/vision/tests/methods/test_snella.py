@@ -241,3 +241,20 @@ def test_alpha_gamma_beta_are_trained_and_start_as_said() -> None:
     assert [float(t) for t in (delta.alpha, delta.gamma, delta.beta)] == [1.0, 1.0, 0.0]
     step(adapted, optimizer)
     assert float(delta.alpha) != 1.0 and float(delta.gamma) != 1.0 and float(delta.beta) != 0.0
+
+
+def test_compiles_in_one_graph_whatever_the_budget() -> None:
+    adapted, _ = bound()
+    model, x = adapted.model.eval(), torch.randn(4, 12)
+    graphs: list[Any] = []
+
+    def counted(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, backend=counted)
+    for divisor in (1, 2, 10):
+        for delta in deltas(adapted):
+            delta.kept.fill_(delta.site.numel // divisor)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-6)
+    assert len(graphs) == 1

@@ -28,7 +28,7 @@ class SnellPart(NamedTuple):
     stop: int
     a: Tensor  # (H, in, d): H groups, whose distances are added with alternating signs
     b: Tensor  # (H, stop - start, d)
-    sparsity: float = 0.9
+    sparsity: float | Tensor = 0.9  # a tensor only where a compiler traces
     mode: str = "official"
     mix: tuple[Tensor, Tensor, Tensor] | None = None  # one value each
     scale: float = 0.1
@@ -48,7 +48,7 @@ def check_parts(parts: tuple[SnellPart, ...], out: int, width: int) -> None:
             )
         if part.mode not in MODES:
             raise ValueError(f"mode is {part.mode!r}; expected one of {', '.join(MODES)}")
-        if not 0.0 <= part.sparsity <= 1.0:
+        if not isinstance(part.sparsity, Tensor) and not 0.0 <= part.sparsity <= 1.0:
             raise ValueError(f"sparsity is {part.sparsity}; expected 0 to 1")
         if part.mix is not None and any(t.numel() != 1 for t in part.mix):
             raise ValueError("mix holds alpha, gamma and beta with one value each")

@@ -36,15 +36,19 @@ def position(sparsity: float, entries: int, dtype: torch.dtype = torch.float32) 
     return rank, place - rank
 
 
-def magnitude_quantile(v: Tensor, sparsity: float, *, smallest: bool = False, static: bool = False) -> Tensor:
+def magnitude_quantile(
+    v: Tensor, sparsity: float | Tensor, *, smallest: bool = False, static: bool = False
+) -> Tensor:
     """Return the ``sparsity``-quantile of ``|v|`` as a 0-dimensional tensor of v's dtype (float32 or float64).
 
     With ``smallest`` it is the ceil(sparsity N)-th smallest magnitude, and 0 for sparsity 0. NaN where v holds a NaN.
-    ``static`` keeps to operations that a compiler can trace.
+    ``static`` keeps to operations that a compiler can trace; then the sparsity may be a float64 tensor, 0-dimensional.
 
     Raises:
         ValueError: sparsity outside 0 .. 1, or no entry.
     """
+    if isinstance(sparsity, Tensor):
+        return _by_tensor(v.detach(), sparsity, smallest)
     if not 0.0 <= sparsity <= 1.0 or not v.numel():
         raise ValueError(
             f"the quantile at {sparsity} of {v.numel()} entries does not exist; expected 0 .. 1 of some"
@@ -62,6 +66,27 @@ def magnitude_quantile(v: Tensor, sparsity: float, *, smallest: bool = False, st
     else:
         low, high = _by_bracket(v.detach(), rank)
     return low.lerp(high, weight) if weight else low
+
+
+def _by_tensor(v: Tensor, sparsity: Tensor, smallest: bool) -> Tensor:
+    """The quantile at a sparsity that only the device knows."""
+    last = v.numel() - 1
+    sparsity = sparsity.to(torch.float64)
+    if smallest:
+        place = (sparsity * v.numel()).ceil() - 1
+    else:
+        place = sparsity.to(v.dtype).to(torch.float64) * last
+    rank = place.floor().clamp(0, last)
+    weight = (place - rank).clamp(0, 1).to(v.dtype)
+    index = rank.long()
+    if v.dtype is torch.float64:
+        ordered = torch.sort(v.abs().flatten()).values
+        low, high = ordered.gather(0, torch.stack((index, (index + 1).clamp(max=last)))).unbind()
+    else:
+        low, high = _by_histograms(v, index)
+    # not lerp alone: nothing times an infinite neighbour is no number
+    found = torch.where(weight > 0, low.lerp(high, weight), low)
+    return torch.where(sparsity > 0, found, 0.0) if smallest else found
 
 
 def _by_bracket(v: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +133,7 @@ def _bracket(v: Tensor, share: float, margin: float) -> tuple[Any, Any]:
     return lowest, highest
 
 
-def _by_histograms(v: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def _by_histograms(v: Tensor, rank: int | Tensor) -> tuple[Tensor, Tensor]:
     """The order statistics ``rank`` and ``rank + 1`` of |v| from counts of the float patterns' halves."""
     magnitudes = v.abs().flatten()
     bits = magnitudes.view(torch.int32).long()  # monotone: no sign
@@ -119,7 +144,8 @@ def _by_histograms(v: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     low = pattern.view(torch.float32)
     not_above = (magnitudes <= low).sum()
     above = torch.where(magnitudes > low, magnitudes, math.inf).amin()
-    high = torch.where(not_above > min(rank + 1, v.numel() - 1), low, above)
+    last = rank >= v.numel() - 1
+    high = torch.where((not_above > rank + 1) | last, low, above)
     broken = magnitudes.isnan().any()
     return torch.where(broken, math.nan, low), torch.where(broken, math.nan, high)
 

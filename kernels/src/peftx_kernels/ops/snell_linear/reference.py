@@ -46,10 +46,10 @@ def sparsified(v: Tensor, part: SnellPart, factor: Tensor | None = None) -> Tens
         magnitude = v.detach().abs()
         ordered = magnitude.flatten().sort().values
         if part.mode == "paper":
-            count = math.ceil(part.sparsity * v.numel())
+            count = math.ceil(float(part.sparsity) * v.numel())
             threshold = ordered[count - 1] if count else v.new_zeros(())
         else:
-            threshold = torch.quantile(ordered, part.sparsity)
+            threshold = torch.quantile(ordered, float(part.sparsity))
         if part.mode == "official":
             factor = magnitude * (magnitude > threshold)
         elif part.mode == "paper":

@@ -70,8 +70,8 @@ class SNELLDelta(Delta):
         start, stop = self.site.rows or (0, self.site.shape[0])
         return SnellPart(start, stop, self.A, self.B, self.rate(), self.mode, self._mix(), self.scale)
 
-    def rate(self) -> float:
-        """s, the share of entries that is left out."""
+    def rate(self) -> float | Tensor:
+        """s, the share of entries that is left out; a tensor only where a compiler traces."""
         return self.sparsity
 
     def _mix(self) -> tuple[Tensor, Tensor, Tensor] | None:

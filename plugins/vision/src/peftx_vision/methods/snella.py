@@ -53,9 +53,11 @@ class SNELLADelta(SNELLDelta):
         """R (out + in) + 3."""
         return super().param_count(site, config) + 3
 
-    def rate(self) -> float:
+    def rate(self) -> float | Tensor:
         # read again only when the buffer was written to: on a device every read waits for it
-        if torch.compiler.is_compiling() or self.kept.is_inference():
+        if torch.compiler.is_compiling():
+            return 1 - self.kept.double() / self.site.numel
+        if self.kept.is_inference():
             return self._read()
         stamp = (self.kept.data_ptr(), self.kept._version)
         if self._rate is None or self._rate[0] != stamp:
