@@ -62,7 +62,7 @@ def alone(tmp_path: Path) -> Callable[..., Tensor]:
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max() / other.abs().max())
+    return float((one - other).detach().abs().max() / other.detach().abs().max())
 
 
 def _untouched(adapted: peftx.Adapted, before: dict[str, Tensor], names: tuple[str, ...]) -> bool:

@@ -527,3 +527,45 @@ def test_infinite_scores_are_no_difference_and_nan_is() -> None:
     assert compare({"s": masked}, {"s": masked.clone()}, None, torch.float32)[0].relative == 0.0
     broken = torch.tensor([1.0, float("nan")])
     assert compare({"s": masked}, {"s": broken}, None, torch.float32)[0].relative == float("inf")
+
+
+def test_a_model_without_values_and_a_probe_that_fails(ids: Tensor, build: Callable[..., nn.Module]) -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 4))
+    adapted = peftx.attach(model, "core.lora", targets=["0"], also_train=[])
+    with pytest.raises(ArtifactError, match=r"0\.weight is on the meta device"):
+        artifacts.merge(adapted)
+    calls: list[int] = []
+
+    def fails(model: nn.Module) -> Any:
+        calls.append(1)
+        if len(calls) == 3:  # after the weights were written
+            raise RuntimeError("the probe failed")
+        return model(ids)
+
+    adapted = peftx.attach(build(), "core.lora", targets=["glob:*"])
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(0.1)
+    _unchanged(adapted, ids, lambda: artifacts.merge(adapted, probe=fails), RuntimeError)
+
+
+def test_a_model_that_is_one_layer(perturb: Any) -> None:
+    model = nn.Linear(4, 4)
+    adapted = peftx.attach(model, "core.lora", targets=["glob:*"], also_train=[])
+    perturb(adapted.parameters())
+    x = torch.randn(2, 4)
+    before = model(x)
+    artifacts.merge(adapted, probe=x)
+    assert type(model) is nn.Linear and _distance(model(x), before) < 2e-6
+
+
+def test_a_layer_that_stands_at_two_paths_is_merged_once(perturb: Any) -> None:
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(layer, nn.Tanh(), layer)
+    adapted = peftx.attach(model, "core.lora", targets=["0"], also_train=[])
+    perturb(adapted.parameters())
+    x = torch.randn(2, 4)
+    before = model(x)
+    report = artifacts.merge(adapted, probe=x)
+    assert not report.untied and _distance(model(x), before) < 2e-6

@@ -143,8 +143,9 @@ def _refuse_place(module: nn.Module, site: Site, method: str, *, magnitudes: boo
     elif site.kind == "packed_attention" and (magnitudes or site.weight != "in_proj_weight"):
         why = "PEFT adapts a packed attention by LORA with one width for query, key and value"
     if why:
+        place = site.key or "the model itself"
         raise ArtifactError(
-            f"{method} at {site.key} cannot be written for HF PEFT: {why}; export the merged model"
+            f"{method} at {place} cannot be written for HF PEFT: {why}; export the merged model"
         )
 
 

@@ -80,7 +80,6 @@ class Writer:
                         f"{self._method(delta)} at {delta.site.key} cannot be merged: its update depends on the input "
                         "or acts on activations, so no weight has it; keep the adapter attached"
                     )
-                self._refuse_values(delta, delta.site.key)
             for name in _changed(deltas):
                 parameter = module._parameters.get(name)
                 if parameter is not None and (parameter.is_meta or hasattr(parameter, "placements")):
@@ -88,6 +87,8 @@ class Writer:
                     raise ArtifactError(
                         f"{_key(path, name)} {state}, so nothing can be written into it; merge in one whole model"
                     )
+            for delta in deltas:
+                self._refuse_values(delta, delta.site.key)
         banks: Any = self.adapted.model._modules.get(BANK)
         for name in self.names:
             if banks is not None and banks._modules.get(name) is not None:
