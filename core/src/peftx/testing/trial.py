@@ -71,6 +71,9 @@ class Trial:
         missing = self.case.missing()
         if missing:
             raise NotApplicable(missing)
+        kinds = self.method.kinds
+        if kinds and "targets" not in self.subject.options and not set(kinds) & set(self.case.kinds):
+            raise NotApplicable(f"the model has no site of kind {' or '.join(kinds)}")
         model = self.case.build()
         refusal: UserError | None = None
         for options in self.case.candidates(self.method, self.subject.options):
@@ -133,12 +136,17 @@ class Trial:
             return adapted
         raise NotApplicable(f"core.lora has nothing to adapt: {refusal}")
 
-    def setting(self, model: nn.Module, n: int = SAMPLES) -> AbstractContextManager[Any]:
-        """The side information the method asks for, around a forward of n samples."""
+    def setting(
+        self, model: nn.Module, n: int = SAMPLES, rows: slice = slice(None)
+    ) -> AbstractContextManager[Any]:
+        """The side information the method asks for, around a forward of n samples, or of some rows of them."""
         if root_board(model) is None:
             return nullcontext()
         torch.manual_seed(13)
-        example = self.method.context_example(self.config, n)
+        example = {
+            name: value[rows] if isinstance(value, Tensor) and value.dim() and len(value) == n else value
+            for name, value in self.method.context_example(self.config, n).items()
+        }
         return peftx.adapted(model).context(**example) if example else nullcontext()
 
     def run(self, model: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> Tensor:

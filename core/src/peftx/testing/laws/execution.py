@@ -212,7 +212,7 @@ def _for_ddp(trial: Trial) -> Adapted:
 
 def _half_losses(trial: Trial, model: nn.Module, rows: slice) -> None:
     inputs = tuple(x[rows] for x in trial.inputs())
-    with trial.setting(getattr(model, "module", model), len(inputs[0])):
+    with trial.setting(getattr(model, "module", model), rows=rows):
         trial.case.call(model, *inputs).square().mean().backward()
 
 
