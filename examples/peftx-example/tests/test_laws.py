@@ -12,7 +12,7 @@ class TestVera(MethodLaws):
 class TestVeraWithATrainedBank(MethodLaws):
     method = "example.vera"
     options = {"train_bank": True}  # noqa: RUF012
-    cases = ("linear", "packed_attention", "timm_vit")
+    cases = ("linear", "timm_vit")
 
 
 class TestRouter(MethodLaws):
