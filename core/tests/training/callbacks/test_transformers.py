@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import peftx
+from peftx.artifacts import state
 from peftx.errors import AdapterError, ArtifactError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -180,8 +181,8 @@ def test_a_checkpoint_holds_the_adapter_alone(tmp_path: Path, pruning: Any) -> N
     folder = tmp_path / "checkpoint-8"
     assert {file.name for file in (folder / "peftx").iterdir()} == {
         "default",
-        "schedule.json",
-        "schedule.safetensors",
+        "state.json",
+        "state.safetensors",
     }
     assert json.loads((folder / "config.json").read_text())["architectures"] == [
         "BertForSequenceClassification"
@@ -195,7 +196,6 @@ def test_a_checkpoint_holds_the_adapter_alone(tmp_path: Path, pruning: Any) -> N
     trainer(fresh, tmp_path / "b", TransformersCallback(), **{**RESUME, "max_steps": 2}).train()
     loaded = peftx.artifacts.load(bert(), tmp_path / "b" / "checkpoint-2" / "peftx" / "default")
     assert pruning.equal(pruning.values(loaded), pruning.values(lora))
-    assert not (tmp_path / "b" / "checkpoint-2" / "peftx" / "schedule.json").exists()
 
 
 def test_the_adapter_is_left_out_on_request_and_the_state_is_not(tmp_path: Path, pruning: Any) -> None:
@@ -203,8 +203,8 @@ def test_the_adapter_is_left_out_on_request_and_the_state_is_not(tmp_path: Path,
     callback = TransformersCallback(adapted, save_adapter=False)
     trainer(adapted.model, tmp_path, callback, **{**RESUME, "max_steps": 2}).train()
     assert {file.name for file in (tmp_path / "checkpoint-2" / "peftx").iterdir()} == {
-        "schedule.json",
-        "schedule.safetensors",
+        "state.json",
+        "state.safetensors",
     }
 
 
@@ -213,7 +213,7 @@ def test_old_checkpoints_go_with_what_is_ours(tmp_path: Path, pruning: Any) -> N
     settings = {**RESUME, "save_total_limit": 1}
     trainer(adapted.model, tmp_path, TransformersCallback(adapted), **settings).train()
     assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-8"]
-    assert (tmp_path / "checkpoint-8" / "peftx" / "schedule.json").is_file()
+    assert (tmp_path / "checkpoint-8" / "peftx" / "state.json").is_file()
 
 
 def test_a_state_is_looked_for_and_taken_only_if_it_fits(tmp_path: Path, pruning: Any) -> None:
@@ -226,16 +226,16 @@ def test_a_state_is_looked_for_and_taken_only_if_it_fits(tmp_path: Path, pruning
 
     first = run(tmp_path / "a")
     here = tmp_path / "a" / "checkpoint-4"
-    with pytest.raises(AdapterError, match=r"from step 4.*is not in .*resume_from=\.\.\."):
+    with pytest.raises(AdapterError, match=r"from step 4.*there is none in .*resume_from=\.\.\."):
         run(tmp_path / "b", here)
     assert pruning.equal(run(tmp_path / "b", here, resume_from=here), first)
     # another training's checkpoint of the same step lies where ours is looked for
     other = pruning.attach(bert())
     job = trainer(other.model, tmp_path / "c", TransformersCallback(other), **{**RESUME, "seed": 8})
     job.train()
-    with pytest.raises(AdapterError, match="belongs to other values"):
+    with pytest.raises(AdapterError, match="is of another training"):
         run(tmp_path / "c", here)
-    (here / "peftx" / "schedule.safetensors").unlink()
+    (here / "peftx" / "state.safetensors").unlink()
     with pytest.raises(ArtifactError, match="no file"):
         run(tmp_path / "a", here)
 
@@ -247,6 +247,68 @@ def test_a_training_of_another_length_is_refused(tmp_path: Path, pruning: Any) -
     run = trainer(again.model, tmp_path, TransformersCallback(again), **{**RESUME, "num_train_epochs": 6})
     with pytest.raises(AdapterError, match="training of 8 steps, this one has 12"):
         run.train(resume_from_checkpoint=True)
+
+
+class Images(Sentences):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(index)
+        return {"pixel_values": torch.randn(3, 8, 8, generator=generator), "labels": index % 2}
+
+
+def vit() -> Any:
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=12,
+        image_size=8,
+        patch_size=4,
+    )
+    return transformers.ViTForImageClassification(config)
+
+
+def test_a_model_that_has_other_names_in_files_is_restored(tmp_path: Path, pruning: Any) -> None:
+    """Of such a model the Trainer restores no weight, when it resumes and when it puts the best back."""
+    settings = {
+        **RESUME,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "load_best_model_at_end": True,
+        "greater_is_better": True,  # the worst loss: not the last step's
+        "learning_rate": 1.0,
+    }
+    results = []
+    for resume in (False, True):
+        model = vit()
+        torch.manual_seed(1 + resume)
+        adapted = peftx.attach(model, "core.lora", rank=2, name="plain")
+        targets = [
+            key for key, _ in model.named_modules() if key.endswith("mlp.fc1") or "intermediate" in key
+        ]
+        adapted.attach(pruning.method, name="pruned", targets=targets[:1], also_train=[])
+        adapted.activate("plain", "pruned")
+        run = trainer(model, tmp_path, TransformersCallback(), Images(), eval_dataset=Images(4), **settings)
+        run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4") if resume else None)
+        results.append(pruning.values(adapted))
+        best = run.state.best_model_checkpoint
+        kept = state.load_state(Path(best) / "peftx")["adapters"]
+        assert all(
+            torch.equal(kept[n][s][k], v) for n in adapted.names for (s, k), v in adapted.tensors(n).items()
+        )
+    assert pruning.equal(*results)
+    assert Path(best).name != "checkpoint-8", "otherwise this shows nothing of the best model"
+
+
+def test_a_training_of_other_adapters_is_refused(tmp_path: Path, pruning: Any) -> None:
+    adapted = pruning.attach(bert())
+    settings = {**RESUME, "max_steps": 2}
+    trainer(adapted.model, tmp_path, TransformersCallback(adapted), **settings).train()
+    other = pruning.attach(bert(), name="other")
+    callback = TransformersCallback(other, resume_from=tmp_path / "checkpoint-2")
+    run = trainer(other.model, tmp_path, callback, **{**settings, "max_steps": 4})
+    with pytest.raises(AdapterError, match="other adapters than it began with: default"):
+        run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
 def test_methods_without_a_schedule_resume_as_well(tmp_path: Path, pruning: Any) -> None:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from peftx.adapters import Adapted
 from peftx.adapters.host import root_board
 from peftx.artifacts import save
 from peftx.errors import AdapterError
 
-__all__ = ["adapted_in", "begin", "has_schedule", "save_adapters", "values_of"]
+__all__ = [
+    "adapted_in",
+    "begin",
+    "has_schedule",
+    "moments_of",
+    "restore",
+    "same",
+    "save_adapters",
+    "values_of",
+]
+
+#: adapter -> site -> slot -> tensor
+Values = dict[str, dict[str, dict[str, torch.Tensor]]]
 
 
 def adapted_in(module: Any) -> Adapted:
@@ -44,44 +55,72 @@ def has_schedule(adapted: Adapted) -> bool:
     return board is not None and any(any(True for _ in adapted.parameters(name)) for name in board.schedules)
 
 
-def begin(
-    adapted: Adapted,
-    optimizer: Any,
-    total_steps: int | None,
-    find: Callable[[], Mapping[str, Any]] | None = None,
-) -> None:
-    """Bind, and go on from the state of the schedules that `find` gives.
+def begin(adapted: Adapted, optimizer: Any, total_steps: int | None, state: Mapping[str, Any] | None) -> None:
+    """Bind, and go on from a state: ``schedules``, and ``adapters`` where the trainer did not restore them.
 
-    The trainer has restored parameters and optimizer by then, and a schedule that starts may change them, so they are
-    put back as they were.
+    Parameters and optimizer are restored by then, and a schedule that starts may change them, so they are put back.
     """
-    if find is None or not has_schedule(adapted):
+    if state is None:
         adapted.bind(optimizer, total_steps)
         return
-    state = find()
-    values = {key: value.detach().clone() for key, value in _tensors(adapted).items()}
+    values = state.get("adapters") or values_of(adapted)
     moments = copy.deepcopy(optimizer.state_dict())
     adapted.bind(optimizer, total_steps)
-    with torch.no_grad():
-        for key, value in _tensors(adapted).items():
-            if value.shape != values[key].shape:
-                name, site, slot = key
-                raise AdapterError(
-                    f"the schedule of {name!r} gives {slot} of {site} the shape {tuple(value.shape)} where "
-                    f"{tuple(values[key].shape)} was restored; a training whose shapes change goes on in a bare loop"
-                )
-            value.copy_(values[key])
+    restore(adapted, values)
     optimizer.load_state_dict(moments)
-    adapted.load_schedule_state(state)
+    if has_schedule(adapted):
+        adapted.load_schedule_state(state["schedules"])
 
 
-def values_of(adapted: Adapted) -> str:
-    """SHA-256 of every adapter's tensors: whether a state was taken at these very values."""
+def values_of(adapted: Adapted) -> Values:
+    """Copies of every adapter's tensors."""
+    found: Values = {name: {} for name in adapted.names}
+    for name in adapted.names:
+        for (site, slot), value in adapted.tensors(name).items():
+            found[name].setdefault(site, {})[slot] = value.detach().clone()
+    return found
+
+
+def restore(adapted: Adapted, values: Values) -> None:
+    """Put values back.
+
+    Raises:
+        AdapterError: they are of other adapters, or of other shapes.
+    """
+    flat = {(name, *key): value for name in adapted.names for key, value in adapted.tensors(name).items()}
+    given = _flat(values)
+    if flat.keys() != given.keys():
+        odd = min(flat.keys() ^ given.keys())
+        raise AdapterError(
+            f"training goes on with other adapters than it began with: {' '.join(odd)} is not in both; attach the same"
+        )
+    with torch.no_grad():
+        for key, value in flat.items():
+            if value.shape != given[key].shape:
+                raise AdapterError(
+                    f"{' '.join(key)} has the shape {tuple(value.shape)} where {tuple(given[key].shape)} was saved; a "
+                    "training whose shapes change goes on in a bare loop"
+                )
+            value.copy_(given[key])
+
+
+def same(adapted: Adapted, values: Values) -> bool:
+    """Whether the adapters have these very values."""
+    here, given = _flat(values_of(adapted)), _flat(values)
+    return here.keys() == given.keys() and all(torch.equal(here[key].cpu(), given[key].cpu()) for key in here)
+
+
+def moments_of(optimizer: Any) -> str:
+    """SHA-256 of an optimizer's tensors, empty when it has none: tells the checkpoints of one training apart."""
     digest = hashlib.sha256()
-    for key, value in sorted(_tensors(adapted).items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    found = 0
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, entry in state.items():
+            if isinstance(entry, torch.Tensor):
+                found += 1
+                digest.update(f"{index} {name} {tuple(entry.shape)}".encode())
+                digest.update(entry.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest() if found else ""
 
 
 def save_adapters(adapted: Adapted, folder: Path) -> None:
@@ -90,8 +129,10 @@ def save_adapters(adapted: Adapted, folder: Path) -> None:
         save(adapted, folder / name, name=name)
 
 
-def _tensors(adapted: Adapted) -> dict[tuple[str, str, str], Any]:
-    found: dict[tuple[str, str, str], nn.Parameter | torch.Tensor] = {}
-    for name in adapted.names:
-        found |= {(name, site, slot): value for (site, slot), value in adapted.tensors(name).items()}
-    return found
+def _flat(values: Values) -> dict[tuple[str, str, str], torch.Tensor]:
+    return {
+        (name, site, slot): value
+        for name, sites in values.items()
+        for site, slots in sites.items()
+        for slot, value in slots.items()
+    }

@@ -85,15 +85,15 @@ class LightningCallback(Callback):
                 "that will take: give LightningCallback(adapted, total_steps=N)"
             )
 
-        def find() -> dict[str, Any]:
-            if self._restored is None:
+        state = None
+        if trainer.global_step and has_schedule(adapted):
+            state = self._restored
+            if state is None:
                 raise AdapterError(
                     f"training goes on from step {trainer.global_step}, and what it goes on from holds no state of the "
                     "schedules; go on from a checkpoint that was written with LightningCallback"
                 )
-            return self._restored["schedules"]
-
-        begin(adapted, [*optimizers, *trainer.optimizers][0], total, find if trainer.global_step else None)
+        begin(adapted, [*optimizers, *trainer.optimizers][0], total, state)
         self._bound = adapted
 
     def _total(self, trainer: Any, pl_module: Any) -> int | None:

@@ -11,12 +11,20 @@ from transformers import TrainerCallback
 from peftx.adapters import Adapted
 from peftx.artifacts.state import load_state, save_state
 from peftx.errors import AdapterError
-from peftx.training.callbacks.common import adapted_in, begin, save_adapters, values_of
+from peftx.training.callbacks.common import (
+    adapted_in,
+    begin,
+    moments_of,
+    restore,
+    same,
+    save_adapters,
+    values_of,
+)
 
 __all__ = ["TransformersCallback"]
 
-#: of a checkpoint's folder: what is ours, and the name of the schedules' state in it
-FOLDER, STATE = "peftx", "schedule"
+#: of a checkpoint's folder: what is ours, and the name of the state in it
+FOLDER, STATE = "peftx", "state"
 
 
 class TransformersCallback(TrainerCallback):
@@ -26,10 +34,13 @@ class TransformersCallback(TrainerCallback):
     wrappers and with ``state.max_steps``, the number of optimizer steps (accumulation, epochs or ``max_steps``
     counted in). A method without a schedule trains without this callback as well; one with a schedule needs it.
 
-    Each checkpoint gets a folder ``peftx`` beside the Trainer's files, one adapter folder inside for each adapter
-    (``checkpoint-500/peftx/default``, for `peftx.artifacts.load`) and the state of the schedules. With
-    ``trainer.train(resume_from_checkpoint=...)`` the state is found in ``args.resume_from_checkpoint`` or
-    ``args.output_dir`` by its step, and taken only if it was written at the very values that were restored.
+    Each checkpoint gets a folder ``peftx`` beside the Trainer's files: one adapter folder for each adapter
+    (``checkpoint-500/peftx/default``, for `peftx.artifacts.load`), and the state to go on from, which is the values of
+    the adapters and the state of their schedules. With ``trainer.train(resume_from_checkpoint=...)`` it is found in
+    ``args.resume_from_checkpoint`` or ``args.output_dir`` by its step, and taken only if it belongs to the values, or
+    to the optimizer's moments, that the Trainer has restored. The best model's adapters are put back from there as
+    well. Neither relies on the weights the Trainer restores: for models whose parameters have other names in files
+    than in memory it restores none of them, and says so in a warning only.
 
         adapted = peftx.attach(model, "core.lora", rank=8)
         trainer = Trainer(model, args, train_dataset=data, callbacks=[TransformersCallback(adapted)])
@@ -44,12 +55,12 @@ class TransformersCallback(TrainerCallback):
 
     Args:
         adapted: the handle; by default the one adapted model in what the Trainer trains.
-        save_adapter: write the adapters beside the Trainer's own files (the schedules' state is always written).
-        resume_from: the checkpoint to take the schedules' state from, where it is in none of the places above.
+        save_adapter: write the adapter folders (the state is always written).
+        resume_from: the checkpoint to go on from, where it is in none of the places above.
 
     Raises (when training begins):
-        AdapterError: the optimizer lacks a trained parameter; or training goes on from a checkpoint, a schedule runs,
-            and its state is not found.
+        AdapterError: the optimizer lacks a trained parameter; or training goes on from a checkpoint whose state is not
+            found, or is of other adapters.
     """
 
     def __init__(
@@ -67,13 +78,10 @@ class TransformersCallback(TrainerCallback):
         return self.adapted or adapted_in(model)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Bind; the Trainer has restored parameters and optimizer by now."""
-        adapted = self._handle(kwargs["model"])
-
-        def find() -> Mapping[str, Any]:
-            return self._find(adapted, args, state)
-
-        begin(adapted, kwargs["optimizer"], state.max_steps, find if state.global_step else None)
+        """Bind; the Trainer has restored its optimizer by now."""
+        adapted, optimizer = self._handle(kwargs["model"]), kwargs["optimizer"]
+        found = self._find(adapted, optimizer, args, state) if state.global_step else None
+        begin(adapted, optimizer, state.max_steps, found)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write ours beside the checkpoint the Trainer has just written."""
@@ -83,24 +91,34 @@ class TransformersCallback(TrainerCallback):
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}", FOLDER)
         if self.save_adapter:
             save_adapters(adapted, folder)
-        schedules = adapted.schedule_state()
-        if schedules:
-            save_state({"values": values_of(adapted), "schedules": schedules}, folder, STATE)
+        found = {
+            "moments": moments_of(kwargs["optimizer"]),
+            "adapters": values_of(adapted),
+            "schedules": adapted.schedule_state(),
+        }
+        save_state(found, folder, STATE)
 
-    def _find(self, adapted: Adapted, args: Any, state: Any) -> Mapping[str, Any]:
-        places = [args.resume_from_checkpoint, Path(args.output_dir, f"checkpoint-{state.global_step}")]
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the adapters of the best model back, if the Trainer was asked to."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            folder = Path(state.best_model_checkpoint, FOLDER)
+            if (folder / f"{STATE}.json").is_file():
+                restore(self._handle(kwargs["model"]), load_state(folder, STATE)["adapters"])
+
+    def _find(self, adapted: Adapted, optimizer: Any, args: Any, state: Any) -> Mapping[str, Any]:
         if self.resume_from is not None:
-            places = [self.resume_from]
+            return load_state(Path(self.resume_from, FOLDER), STATE)
+        places = [args.resume_from_checkpoint, Path(args.output_dir, f"checkpoint-{state.global_step}")]
         folders = [Path(place) / FOLDER for place in places if isinstance(place, str | Path)]
-        values = values_of(adapted)
         written = [folder for folder in folders if (folder / f"{STATE}.json").is_file()]
+        moments = moments_of(optimizer)
         for folder in written:
             found = load_state(folder, STATE)
-            if found.get("values") == values:
-                return found["schedules"]
-        looked = " and ".join(map(str, written or folders))
+            if (moments and found["moments"] == moments) or same(adapted, found["adapters"]):
+                return found
+        what = "the one in {} is of another training" if written else "there is none in {}"
         raise AdapterError(
-            f"training goes on from step {state.global_step}, and the state of the schedules "
-            + ("in {} belongs to other values" if written else "is not in {}").format(looked)
-            + "; name the checkpoint: TransformersCallback(adapted, resume_from=...)"
+            f"training goes on from step {state.global_step} and needs the state that TransformersCallback wrote then; "
+            + what.format(" and ".join(map(str, written or folders)))
+            + ": name the checkpoint, TransformersCallback(adapted, resume_from=...)"
         )
