@@ -119,7 +119,9 @@ def moments_of(optimizer: Any) -> str:
             if isinstance(entry, torch.Tensor):
                 found += 1
                 digest.update(f"{index} {name} {tuple(entry.shape)}".encode())
-                digest.update(entry.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(
+                    entry.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                )
     return digest.hexdigest() if found else ""
 
 
