@@ -29,7 +29,7 @@ def test_two_commands_for_a_fresh_machine(readme, distributions, repository):
     assert "\n" not in run and "\n" not in test
     for one in distributions:
         assert f"./{one.folder.relative_to(repository).as_posix()}" in run.split()
-    assert "peftx run vision --method core.lora --data digits" in run
+    assert "peftx run vision.snella --data digits" in run
     assert "requirements-dev.txt" in test and test.endswith("-m pytest")
 
 

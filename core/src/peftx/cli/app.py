@@ -112,7 +112,7 @@ class _LazyGroup(click.Group):
 
 EXAMPLES = (
     "peftx list",
-    "peftx run vision --method core.lora --data digits",
+    "peftx run vision.snella --data digits",
     "peftx run vision --method core.dora --rank 16 --help",
     "peftx explain core.lora --model vit_micro",
 )
