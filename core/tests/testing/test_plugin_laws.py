@@ -60,7 +60,7 @@ FAULTS = {
     "configs": [{"config_top": "import torch"}],
     "summaries": [{"summary": ""}, {"summary": "One sentence."}],
     "licence": [{"licence": ""}, {"distribution": ""}],
-    "loads": [{"twice": True}],
+    "loads": [{"twice": True}, {"top": "raise RuntimeError('the licence server is down')"}],
 }  # fmt: skip
 CASES = [(law, fault) for law, faults in FAULTS.items() for fault in faults]
 

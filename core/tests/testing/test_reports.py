@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +18,35 @@ from peftx.testing.lawbook import KINDS
 PYTEST = """
 import peftx.testing as kit
 
-class TestBroken(kit.MethodLaws):
+class Merge(kit.MethodLaws):
     method = "kit.merge"
     cases = ("linear",)
     laws = ("merge", "effect", "unbound", "counts")
-    known = {known}
+
+class TestBroken(Merge):
+    pass
+
+class TestKnown(Merge):
+    known = {"merge": "the bias is next"}
+
+class TestMended(Merge):
+    known = {("effect", "linear"): "once broken"}
+
+class TestData(kit.DatasetLaws):
+    dataset = "kit.points"
+    laws = ("indexing",)
+
+class TestTask(kit.TaskLaws):
+    task = "kit.sorting"
+    laws = ("recipes",)
+
+class TestModel(kit.ModelLaws):
+    model = "kit.net"
+    laws = ("head",)
+
+class TestPlugin(kit.PluginLaws):
+    domain = "kit"
+    laws = ("own_names", "effect")
 
 @kit.parametrize_method_laws(["core.lora", "core.head"], laws=["counts"], cases=["linear"])
 def test_several(judged):
@@ -130,26 +156,48 @@ def test_a_verdict_is_pytests(toys):
     assert issubclass(LawError, AssertionError)
 
 
-@pytest.mark.parametrize(
-    ("known", "counts"),
-    [
-        ("{}", "1 failed, 4 passed, 1 skipped"),
-        ("{'merge': 'the bias is next'}", "4 passed, 1 skipped, 1 xfailed"),
-        ("{('effect', 'linear'): 'wrong'}", "2 failed, 3 passed, 1 skipped"),
-    ],
-)
-def test_as_pytest_tests(tmp_path, known, counts):
-    (tmp_path / "test_mine.py").write_text(PYTEST.format(known=known))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
+def test_as_pytest_tests(tmp_path):
+    (tmp_path / "test_mine.py").write_text(PYTEST)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        ".",
+    ]
     done = subprocess.run(
-        [*command, "-c", "/dev/null", "--rootdir", "."],
+        [*command, "test_mine.py"],
         cwd=tmp_path,
-        env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parent / "toys")},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent / "toys")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert counts in done.stdout, done.stdout + done.stderr
+    found = {
+        (state, place.partition("::")[2])
+        for state, place in re.findall(r"^(PASSED|FAILED|XFAIL) (\S+)", done.stdout, re.M)
+    }
+    broken = {("PASSED", "counts"), ("PASSED", "effect"), ("FAILED", "merge")}
+    known = {("PASSED", "counts"), ("PASSED", "effect"), ("XFAIL", "merge")}
+    mended = {("PASSED", "counts"), ("FAILED", "effect"), ("FAILED", "merge")}
+    assert found == {
+        *((state, f"TestBroken::test_law[{law}-linear]") for state, law in broken),
+        *((state, f"TestKnown::test_law[{law}-linear]") for state, law in known),
+        *((state, f"TestMended::test_law[{law}-linear]") for state, law in mended),
+        ("PASSED", "TestData::test_law[indexing]"),
+        ("PASSED", "TestTask::test_law[recipes]"),
+        ("PASSED", "TestModel::test_law[head]"),
+        ("PASSED", "TestPlugin::test_law[own_names]"),
+        ("PASSED", "test_several[core.lora-counts-linear]"),
+        ("PASSED", "test_several[core.head-counts-linear]"),
+    }, done.stdout + done.stderr
+    assert "the merged model and the adapted one: they differ by" in done.stdout
+    assert "The law: The model with the effective weights written in" in done.stdout
 
 
 def test_checking_needs_no_pytest():

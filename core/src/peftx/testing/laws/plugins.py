@@ -81,7 +81,7 @@ def own_names(subject: PluginSubject) -> None:
 @law("plugin")
 def light(subject: PluginSubject) -> None:
     """Importing it is quick and imports no torch: every command does it."""
-    name = subject.info.module.partition(":")[0]
+    name = subject.module.__name__  # one that cannot be imported at all is for another law
     demand(
         not imports_torch(name), f"importing {name} imports torch; import it inside the functions that use it"
     )
