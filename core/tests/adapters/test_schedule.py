@@ -188,6 +188,14 @@ def test_binding_again_starts_anew() -> None:
     assert _log(adapted).events == [("before", 1), ("after", 1)]
 
 
+def test_binding_often_leaves_one_hook() -> None:
+    adapted = peftx.attach(nn.Sequential(nn.Linear(4, 3)), "core.lora", targets=["0"], rank=1, also_train=[])
+    optimizer = torch.optim.SGD(adapted.parameters(), 0.1)
+    for _ in range(3):
+        adapted.bind(optimizer)
+    assert len(optimizer._optimizer_step_post_hooks) == 1
+
+
 def test_removal_and_detaching_release_the_optimizer() -> None:
     adapted = _adapted()
     adapted.attach("core.lora", name="plain", targets=["0"], rank=1, also_train=[])

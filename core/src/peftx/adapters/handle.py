@@ -271,7 +271,7 @@ class Adapted:
                 deltas = {key: delta for key, delta in holders.items() if isinstance(delta, Delta)}
                 # a fresh one runs: the board is copied with its model, and must hold nothing of a training
                 board.binding.start(name, copy.deepcopy(schedule), optimizer, deltas, store, total_steps)
-        optimizer.register_step_post_hook(lambda *_: board.forget_pending())
+        board.binding.watch(optimizer, board.forget_pending)
         return self
 
     def _holders(self, name: str) -> dict[str, nn.Module]:

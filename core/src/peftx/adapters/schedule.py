@@ -8,7 +8,8 @@ anybody's loop.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +76,17 @@ class Binding:
 
     running: dict[str, _Bound] = field(default_factory=dict)
     _hooks: dict[str, list[Any]] = field(default_factory=dict)
+    _watched: weakref.WeakSet[Optimizer] = field(default_factory=weakref.WeakSet)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Binding:
         # the copy of a model is trained by another optimizer, or by none
         return Binding()
+
+    def watch(self, optimizer: Optimizer, tell: Callable[[], None]) -> None:
+        """Let `tell` be called after each of the optimizer's steps; asking again changes nothing."""
+        if optimizer not in self._watched:
+            self._watched.add(optimizer)
+            optimizer.register_step_post_hook(lambda *_: tell())
 
     def start(
         self,
