@@ -1,6 +1,6 @@
 """SNELL and SNELLA of peftx-vision against LoRA on the same sites of ViT-B/16 on a CPU: memory and step time.
 
-python benchmarks/snell.py [--quick] [--out FILE] [--repeats 7] [--batch 8] [--rank 8]
+python benchmarks/snell.py [--quick] [--out FILE] [--repeats 7] [--batch 8] [--rank 8] [--variants SNELL SNELLA]
 
 One thread; process CPU time; variants interleaved in one process; ratios to LoRA formed pair by pair. Every variant
 adapts q, k, v (as slices of the fused weight), the attention's output map and both maps of the MLP in all blocks, at
@@ -107,7 +107,7 @@ class InFlight(TorchDispatchMode):
             self.now -= size
 
 
-def in_flight(model: nn.Module, name: str) -> float:
+def in_flight(model: nn.Module) -> float:
     """Return the transients of one block's widest map, two tokens long, in copies of it."""
     layer = model.get_submodule("blocks.0.mlp.fc1")
     x = torch.randn(1, 2, 768, requires_grad=True)
@@ -129,13 +129,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="paired repeats of a step (default 7)")
     parser.add_argument("--batch", type=int, help="images a step (default 8)")
     parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument(
+        "--variants", nargs="+", choices=[n for n in METHODS if n != "LoRA"], default=list(METHODS)
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     repeats = args.repeats or (3 if args.quick else 7)
     size = Size(depth=2 if args.quick else 12, batch=args.batch or (1 if args.quick else 8))
     recorder = Recorder(args.out)
     base, batch = base_model(size), measure.data(size.batch)
-    names = list(METHODS)
+    names = [name for name in METHODS if name == "LoRA" or name in args.variants]
     built = [build(name, base, args.rank, 10 * (repeats + 1)) for name in names]
     title = f"rank {args.rank}, batch {size.batch}"
     for name, (model, _) in zip(names, built, strict=True):
@@ -144,7 +147,7 @@ def main() -> None:
         )
         recorder.add(title, name, "kept for backward", measure.kept_mib(model, batch), "MiB")
         if name != "floor":
-            recorder.add(title, name, "in flight", in_flight(model, name), "maps")
+            recorder.add(title, name, "in flight", in_flight(model), "maps")
     found = times(built, batch, repeats)
     lora = found[names.index("LoRA")]
     for name, seconds in zip(names, found, strict=True):
