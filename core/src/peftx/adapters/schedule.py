@@ -82,6 +82,9 @@ class Binding:
         # the copy of a model is trained by another optimizer, or by none
         return Binding()
 
+    def __reduce__(self) -> Any:
+        return Binding, ()  # nor does a saved model know the optimizer it was trained by
+
     def watch(self, optimizer: Optimizer, tell: Callable[[], None]) -> None:
         """Let `tell` be called after each of the optimizer's steps; asking again changes nothing."""
         if optimizer not in self._watched:
