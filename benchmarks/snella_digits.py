@@ -1,6 +1,6 @@
-"""SNELL and SNELLA on the digits beside a tuned head and LoRA at equal trainable parameters.
+"""SNELL and SNELLA on small images beside a tuned head and LoRA at equal trainable parameters.
 
-    python benchmarks/snella_digits.py [--protocol full|few] [--seeds 0 1 2] [--out FOLDER] [--only METHOD ...] [--json]
+    python benchmarks/snella_scores.py [--protocol full|few|photographs] [--seeds 0 1 2] [--only METHOD ...] [--json]
 
 Every row searches the same learning rates with the first seed, on validation accuracy (ties: the lower validation
 loss); the rate chosen is then run with the other seeds and scored on test. The test scores of other rates are never
@@ -8,7 +8,8 @@ looked at. The split is the same for all seeds, which differ in initialisation, 
 same six maps of every block as SNELL does (queries, keys and values apart), with the same rank.
 
 `full` trains on all 1,079 training digits, `few` on 100 of them, which is where the pretrained trunk and the adapter
-have to do the work. Finished runs in the folder are read, not trained again.
+have to do the work. `photographs` reads any folder of small images (`--images`) and trains on 2,000 of them: far from
+the strokes the trunk was made on, so there is something to adapt. Finished runs in `--out` are read, not trained again.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ ROWS: dict[str, dict[str, Any]] = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "full": {"data": {}, "train": {"epochs": 8, "batch_size": 64}},
     "few": {"data": {"limit_train": 100}, "train": {"epochs": 60, "batch_size": 50}},
+    "photographs": {"data": {"limit_train": 2000}, "train": {"epochs": 8, "batch_size": 64}},
 }
 
 
-def one(protocol: str, row: str, rate: float, seed: int, out: Path) -> dict[str, Any]:
+def one(protocol: str, data: str, row: str, rate: float, seed: int, out: Path) -> dict[str, Any]:
     """The record's row of one run, trained now or read from its folder."""
     folder = out / protocol / row / f"{rate:g}" / str(seed)
     record = folder / "record.json"
@@ -48,7 +50,7 @@ def one(protocol: str, row: str, rate: float, seed: int, out: Path) -> dict[str,
             {
                 "task": {"name": "vision.classification"},
                 "method": ROWS[row],
-                "data": {"name": "vision.digits", **settings["data"]},
+                "data": {"name": data, **settings["data"]},
                 "train": {**settings["train"], "lr": rate},
                 "seed": seed,
                 "device": "cpu",
@@ -75,13 +77,13 @@ def choose(runs: list[dict[str, Any]]) -> float | None:
     return float(best["rate"])
 
 
-def summary(protocol: str, row: str, seeds: list[int], out: Path) -> dict[str, Any]:
+def summary(protocol: str, data: str, row: str, seeds: list[int], out: Path) -> dict[str, Any]:
     """One line of the table: the rate chosen on validation, and the test scores at that rate alone."""
-    search = [one(protocol, row, rate, seeds[0], out) for rate in RATES]
+    search = [one(protocol, data, row, rate, seeds[0], out) for rate in RATES]
     rate = choose(search)
     if rate is None:
         return {"row": row, "rate": None}
-    chosen = [one(protocol, row, rate, seed, out) for seed in seeds]
+    chosen = [one(protocol, data, row, rate, seed, out) for seed in seeds]
     test = [run["metrics"]["test"]["accuracy"] for run in chosen]
     return {
         "row": row,
@@ -103,17 +105,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="full")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="full")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=Path("runs/snella_digits"))
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--out", type=Path, default=Path("runs/snella_scores"))
+    parser.add_argument("--images", type=Path, help="folder of train/CLASS and test/CLASS, for photographs")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    data = f"vision.imagefolder:{options.images}" if options.protocol == "photographs" else "vision.digits"
     table = []
     for row in options.only:
-        table.append(summary(options.protocol, row, options.seeds, options.out))
+        table.append(summary(options.protocol, data, row, options.seeds, options.out))
         if not options.json:
             print(_line(table[-1]), flush=True)
     if options.json:
