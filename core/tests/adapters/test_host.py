@@ -375,3 +375,23 @@ def test_slices_change_their_own_rows(
             weight = plain.get_submodule(site.module)._parameters[site.weight]
             assert torch.allclose(getattr(model.get_submodule(site.module), site.weight), weight, atol=1e-5)
     assert torch.allclose(case.call(model, *inputs), case.call(plain, *inputs), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["core.lora", "core.dora"])
+def test_a_nested_batch_reaches_an_adapted_layer(method: str) -> None:
+    """A hook keeps one encoder layer off torch's fast path, and the stack still hands it nested tensors."""
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    adapted = peftx.attach(model, method, rank=2, targets=["mlp"], also_train=[])
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    x, padded = torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
+    padded[0, 3:] = True
+    expected = model(x, src_key_padding_mask=padded)
+    nested: list[bool] = []
+    hooked: Any = model.layers[1]
+    hooked.linear1.register_forward_hook(lambda module, inputs, output: nested.append(inputs[0].is_nested))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, src_key_padding_mask=padded)[~padded], expected[~padded])
+    assert nested == [True], "otherwise this test shows nothing"

@@ -96,7 +96,8 @@ class _Host:
     def _peftx_own(self: Any, slot: Slot, names: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:
         """The module's own product or forward, under the deltas on its weights."""
         product = self._peftx_product
-        if product is not None and len(args) == 1 and not kwargs:
+        # torch's encoders may hand padded batches on as nested tensors, which only torch's own layers take
+        if product is not None and len(args) == 1 and not kwargs and not args[0].is_nested:
             deltas = slot.weights(names)
             if deltas:
                 board = slot.board
