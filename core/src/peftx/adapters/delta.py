@@ -36,6 +36,8 @@ class Delta(nn.Module):
     changes_bias: ClassVar[bool] = False
     #: the update depends on the input or on the context: there is a `forward`, and no `effective`
     routed: ClassVar[bool] = False
+    #: parameters whose shape training may change (`ParamStore.replace`): loading gives them the shape that was saved
+    elastic: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, site: Site, bank: nn.Module | None = None) -> None:
         super().__init__()

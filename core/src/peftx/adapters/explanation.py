@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from peftx.adapters.delta import Owned
+from peftx.adapters.delta import Delta, Owned
 from peftx.adapters.site import Site
 from peftx.adapters.slot import banks_of, is_reserved, slots_of
 
@@ -175,11 +175,20 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
         owned=own,
         head=sum(site.numel for site in unique.values() if site.role == "head"),
         trainable=adapter + own,
-        stored_bytes=(adapter + own) * _FLOAT32
+        stored_bytes=_bank_count(attachment) * _FLOAT32
+        + sum(
+            method.param_count(site, config) * _trained_width(site) + method.buffer_bytes(site, config)
+            for site in plan
+        )
+        + sum(site.numel * _trained_width(site) for site in unique.values())
         + sum(site.numel * site.dtype.itemsize for site in owned if site.kind == "statistic"),
         base_total=_base_total(model),
     )
     return _explanation(model, method_name, attachment, counts)
+
+
+def _trained_width(site: Site) -> int:
+    return Delta.parameter_dtype(site.dtype).itemsize
 
 
 def _bank_count(attachment: Attachment) -> int:

@@ -103,6 +103,10 @@ class AdapterMethod:
         """
         return None
 
+    def buffer_bytes(self, site: Site, config: Any) -> int:
+        """Bytes a site stores besides its trained values (indices, masks, budgets), by closed formula."""
+        return 0
+
     def bank_count(self, plan: SitePlan, config: Any) -> int:
         """Trained values of the bank, by closed formula."""
         return 0

@@ -41,6 +41,8 @@ def run_partitioned(module: Any, slot: Slot, selection: Selection, args: Any, kw
         if not any(name in slot for names, _ in groups for name in names):
             # nothing to split here; the modules below still have to
             return type(module)._peftx_base.forward(module, *args, **kwargs)
+        if len(groups) > 1:
+            _refuse_state(module, slot, args, kwargs)
         split = _Split(slot.key, selection.size, _dims(module, slot, args, kwargs, selection.size))
         outputs = []
         for names, rows in groups:
@@ -49,6 +51,29 @@ def run_partitioned(module: Any, slot: Slot, selection: Selection, args: Any, kw
         return split.join(outputs, [rows for _, rows in groups])
     finally:
         board.current = before
+
+
+def _refuse_state(module: Any, slot: Slot, args: Any, kwargs: Any) -> None:
+    """Refuse arguments that hold something of all samples and cannot be taken apart: every part would add to them.
+
+    A cache of keys and values is one (an object of transformers, a dict that hooks of openai-whisper fill).
+    """
+    names = _names(type(module)._peftx_base)
+    for place, value in [*enumerate(args), *kwargs.items()]:
+        if not _is_plain(value):
+            name = names[place] if isinstance(place, int) and place < len(names) else place
+            raise AdapterError(
+                f"{slot.key} was given {name}, a {type(value).__name__}, which holds something of all samples, so "
+                "the batch cannot be split among adapters here; run the model without a cache (use_cache=False), or "
+                "one adapter at a time"
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    plain = Tensor | bool | int | float | complex | str | torch.dtype | torch.device
+    return value is None or isinstance(value, plain) or callable(value)
 
 
 def _nested(module: Any, board: Any, args: Any, kwargs: Any) -> Any:

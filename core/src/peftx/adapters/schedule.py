@@ -37,8 +37,12 @@ class Schedule:
     itself, through a closure, `before_step` follows the first call of it.
     """
 
+    #: steps done; kept, saved and restored for every schedule
+    step: int = 0
+
     def start(self, deltas: Mapping[str, Delta], store: ParamStore, total_steps: int) -> None:
-        """Training begins: the live deltas by site key, the store of their parameters, the number of steps to come."""
+        """Training begins: the method's live deltas by site key (not the heads and other parameters the adapter owns
+        whole), the store of all its parameters, the number of steps to come."""
         self.deltas, self.store, self.total_steps = deltas, store, total_steps
 
     def before_step(self, step: int) -> None:
@@ -117,6 +121,7 @@ class Binding:
 
         def advance() -> None:
             bound.step += 1
+            bound.schedule.step = bound.step
             bound.phase = "moving"
             bound.schedule.before_step(bound.step)
 
@@ -194,8 +199,8 @@ class Binding:
                 )
         for name, saved in state.items():
             bound = self.running[name]
+            bound.schedule.step = bound.step = saved["step"]
             bound.schedule.load_state_dict(saved["state"])
-            bound.step = saved["step"]
 
 
 def _names(names: Mapping[str, Any]) -> str:

@@ -76,6 +76,8 @@ class Board:
     #: schedules by adapter name, and the optimizer hooks that drive them
     schedules: dict[str, Schedule] = field(default_factory=dict)
     binding: Binding = field(default_factory=Binding)
+    #: names of the adapters that are trained now
+    trained: tuple[str, ...] = ()
     #: selections of the forwards whose backward may still come, for activation checkpointing
     _pending: list[Selection] = field(default_factory=list)
     #: selections of training forwards without gradients: the first passes of reentrant checkpointing, or a teacher
@@ -84,7 +86,7 @@ class Board:
     #: the mode the root was last put in, and the modules kept in evaluation mode regardless
     training: bool = False
     held: set[str] = field(default_factory=set)
-    #: the user is inside a `per_sample` or `disabled` block
+    #: the user is inside a `per_sample`, `disabled` or `context` block
     _explicit: bool = False
     #: an adapted module is running one part of a partitioned batch
     _inside: bool = False
@@ -116,20 +118,21 @@ class Board:
             return self.current
         self._replayed = True
         waiting = self._pending or self._quiet
-        if self._explicit or not waiting:
+        if not waiting:
             return self.current
-        first = waiting[0]
-        if any(other is not first for other in waiting):
-            raise AdapterError(
-                "activation checkpointing computes a block again, but forwards with different adapter selections are "
-                "waiting for their backward: call backward inside the same `per_sample` or `disabled` block as its "
-                "forward"
-            )
-        return first
+        if len(waiting) == 1:  # whatever block the backward is called in
+            return waiting[0]
+        if self._explicit:
+            return self.current
+        raise AdapterError(
+            "activation checkpointing computes a block again, but forwards with different adapter selections or "
+            "contexts are waiting for their backward: call backward inside the same `per_sample`, `disabled` or "
+            "`context` block as its forward"
+        )
 
     def _require_bound(self) -> None:
         for name in self.current.names:
-            if name in self.schedules and name not in self.binding.running:
+            if name in self.schedules and name in self.trained and name not in self.binding.running:
                 raise AdapterError(
                     f"the adapter {name!r} ({self.attachments[name].method_name}) changes over the course of training "
                     "and is not bound to an optimizer: call adapted.bind(optimizer, total_steps=N) before the first "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from peftx.adapters.delta import Delta, Owned
+from peftx.adapters.host import root_board
 from peftx.adapters.site import Site
 from peftx.adapters.slot import Slot, banks_of, slots_of
 
@@ -17,6 +18,9 @@ def set_trainable(model: nn.Module, names: tuple[str, ...], *, together: bool = 
     Used together, what a later adapter replaces whole (two adapters with a head each, say) takes no part in the
     output, and so is not trained.
     """
+    board = root_board(model)
+    if board is not None:
+        board.trained = names
     wanted: dict[int, tuple[nn.Parameter, bool]] = {}
 
     def want(holder: nn.Module, trained: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ def load(
         attach_to(model, method_name, name, config, recompute_activations, {}, planned=(plan, owned))
     adapted = Adapted(model)
     try:
-        _fill(folder, adapted.tensors(name), tensors, manifest)
+        _fill(folder, adapted, name, tensors, manifest)
     except ArtifactError:
         if adapted.remove(name) is not None:
             adapted.activate(*active)
@@ -141,22 +141,23 @@ def _check_base(folder: Path, manifest: Manifest, model: nn.Module, skip: set[st
 
 
 def _fill(
-    folder: Path,
-    here: dict[tuple[str, str], torch.Tensor],
-    tensors: dict[str, torch.Tensor],
-    manifest: Manifest,
+    folder: Path, adapted: Adapted, name: str, tensors: dict[str, torch.Tensor], manifest: Manifest
 ) -> None:
-    wanted: dict[str, Any] = {tensor_key(site, slot): value for (site, slot), value in here.items()}
+    def here() -> dict[str, torch.Tensor]:
+        return {tensor_key(site, slot): value for (site, slot), value in adapted.tensors(name).items()}
+
+    wanted = here()
     if wanted.keys() != tensors.keys():
         odd = sorted(wanted.keys() ^ tensors.keys())
         raise ArtifactError(
             f"{folder} was written by another version of {manifest.method}: its tensors differ, {odd[0]} among them"
         )
-    for key, value in wanted.items():
-        if value.shape != tensors[key].shape:
+    for (site, slot), value in adapted.tensors(name).items():
+        saved = tensors[tensor_key(site, slot)]
+        if value.shape != saved.shape and not adapted.fit(name, site, slot, tuple(saved.shape)):
             raise ArtifactError(
-                f"{folder}: {key} has shape {tuple(tensors[key].shape)}, expected {tuple(value.shape)} here"
+                f"{folder}: {tensor_key(site, slot)} has shape {tuple(saved.shape)}, expected {tuple(value.shape)} here"
             )
     with torch.no_grad():
-        for key, value in wanted.items():
+        for key, value in here().items():
             value.copy_(tensors[key])

@@ -88,7 +88,7 @@ def _train_all(
         "git": records.git_state(),
         "data": records.data_card(task.data) | {"name": plan.data_name},
         "rows": [],
-        "next": _next_commands(run.folder),
+        "next": [],
     }
     baselines: list[tuple[Entry[MethodSpec], Any]] = [(e, e.load("config")()) for e in plan.baselines]
     for index, (method, method_config) in enumerate([(plan.method, plan.method_config), *baselines]):
@@ -118,6 +118,7 @@ def _train_all(
         else:
             if index == 0:
                 artifacts.save(adapted, run.folder / files.ADAPTER)
+                record["next"] = _next_commands(run.folder, merges=adapted.merges)
             del adapted
         record["rows"].append(row)
         record |= {
@@ -144,6 +145,7 @@ def _figures(values: dict[str, Any], *without: str) -> dict[str, float]:
     return {name: value for name, value in values.items() if name not in without}
 
 
-def _next_commands(folder: Path) -> list[str]:
+def _next_commands(folder: Path, *, merges: bool) -> list[str]:
     name = shlex.quote(folder.as_posix())
-    return [f"peftx eval {name}", f"peftx predict {name} FILE...", f"peftx export {name} --merged"]
+    commands = [f"peftx eval {name}", f"peftx predict {name} FILE..."]
+    return [*commands, f"peftx export {name} --merged"] if merges else commands

@@ -126,3 +126,9 @@ def test_meta_models(tmp_path: Any) -> None:
     assert len(_indices(peftx.attach(model, "core.shira", targets=["qkv"]))["qkv"]) == 6 * 18
     with pytest.raises(AdapterError, match="meta device"):
         peftx.attach(model, "core.shira", name="b", targets=["qkv"], mask="magnitude")
+
+
+def test_the_bytes_it_will_store_are_known_before() -> None:
+    base = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)).double()
+    explained = peftx.explain(base, "core.shira", targets=["glob:*"], rank=2, also_train=[]).counts
+    assert explained == peftx.attach(base, "core.shira", targets=["glob:*"], rank=2, also_train=[]).counts()

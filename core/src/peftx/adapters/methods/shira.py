@@ -90,5 +90,9 @@ class ShiRA(AdapterMethod):
     Delta: ClassVar[type[ShiRADelta]] = ShiRADelta
     kinds = ("linear", "linear_t", "conv1d", "conv2d", "embedding", "packed_attention")
 
+    def buffer_bytes(self, site: Site, config: Any) -> int:
+        """The indices: four bytes each, eight for a weight of 2^31 entries or more."""
+        return self.Delta.param_count(site, config) * (4 if site.numel < 2**31 else 8)
+
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         return "R (out + in) a site"

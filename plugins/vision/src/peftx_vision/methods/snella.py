@@ -176,6 +176,10 @@ class SNELLA(SNELL):
     Config: ClassVar[type[SNELLConfig]] = SNELLAConfig
     Delta: ClassVar[type[SNELLDelta]] = SNELLADelta
 
+    def buffer_bytes(self, site: Site, config: Any) -> int:
+        """`kept`, one whole number a map."""
+        return 8
+
     def schedule(self, config: Any) -> Schedule | None:
         return None if config.mixk else Competition(cast("SNELLAConfig", config))
 
