@@ -90,6 +90,18 @@ def test_switching_between_forward_and_backward() -> None:
     same(plain, checked)
 
 
+def test_backward_inside_another_block() -> None:
+    plain, checked = pair("core.lora", False)
+    x = torch.randn(4, 8)
+    for adapted in (plain, checked):
+        loss = adapted.model(x).square().sum()
+        with adapted.disabled():
+            with torch.no_grad():
+                adapted.model(x)
+            loss.backward()
+    same(plain, checked)
+
+
 def test_alternating_forwards_and_backwards() -> None:
     plain, checked = pair("core.lora", False)
     x = torch.randn(4, 8)

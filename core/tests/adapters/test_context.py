@@ -139,6 +139,24 @@ def test_checkpointing_computes_again_under_the_same_context(reentrant: bool) ->
     torch.testing.assert_close(gradient(True), plain)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_the_context_of_the_backward_is_not_the_one_computed_with(reentrant: bool) -> None:
+    adapted, x = _adapted(), torch.randn(3, 4, requires_grad=True)
+
+    def gradient(checkpointed: bool) -> Tensor:
+        for parameter in adapted.parameters():
+            parameter.grad = None
+        with adapted.context(strength=2.0):
+            y = checkpoint(adapted.model, x, use_reentrant=reentrant) if checkpointed else adapted.model(x)
+        with adapted.context(strength=5.0):
+            y.square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in adapted.parameters() if p.grad is not None])
+
+    plain = gradient(False)
+    adapted._board.forget_pending()
+    torch.testing.assert_close(gradient(True), plain)
+
+
 def test_there_is_no_weight_to_read() -> None:
     adapted = _adapted()
     layer: Any = adapted.model[0]  # type: ignore[index]

@@ -158,6 +158,57 @@ def test_they_compose_with_weights_and_mix() -> None:
     torch.testing.assert_close(mixed, expected)
 
 
+def test_a_cache_is_not_filled_by_parts_of_a_batch() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, vocab_size=20, n_positions=8, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    ids = torch.randint(0, 20, (3, 4))
+
+    def logits(**options: Any) -> Tensor:
+        return model(ids, **options).logits.detach()
+
+    base = logits()
+    adapted = peftx.attach(model, _method("output"), name="a", targets=["block"])
+    adapted.attach(_method("input"), name="b", targets=["block"])
+    alone = {}
+    for name in ("a", "b"):
+        adapted.activate(name)
+        _randomise(adapted, name)
+        alone[name] = logits()
+    with adapted.per_sample(["a", "b", None]):
+        with pytest.raises(AdapterError, match=r"past_key_values.*use_cache=False"):
+            logits(use_cache=True)
+        mixed = logits(use_cache=False)
+    torch.testing.assert_close(mixed, torch.stack([alone["a"][0], alone["b"][1], base[2]]))
+    with adapted.per_sample(["a"] * 3):  # nothing to split
+        torch.testing.assert_close(logits(use_cache=True), alone["a"])
+
+
+def test_a_dict_that_hooks_fill_is_refused_as_well() -> None:
+    class Remembers(Mlp):
+        def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:  # type: ignore[override]
+            if cache is not None:
+                cache["x"] = x
+            return super().forward(x)
+
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp = Remembers()
+
+        def forward(self, x: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
+            return self.mlp(x, cache)
+
+    adapted = peftx.attach(Holder(), _method("output"), targets=["mlp"])
+    with adapted.per_sample(["default", None]):
+        assert adapted.model(torch.randn(2, 6)).shape == (2, 6)
+        with pytest.raises(AdapterError, match="cache, a dict"):
+            adapted.model(torch.randn(2, 6), {})
+
+
 def test_checkpointing_and_compile() -> None:
     model, x = _model(), torch.randn(2, 3, 6, requires_grad=True)
     adapted = peftx.attach(model, Parallel)

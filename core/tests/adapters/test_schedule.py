@@ -142,6 +142,19 @@ def test_other_adapters_are_not_held_up() -> None:
         adapted.model(x)
 
 
+def test_an_adapter_that_is_used_and_not_trained_needs_no_optimizer() -> None:
+    adapted = _adapted()
+    adapted.attach("core.lora", name="plain", targets=["0"], rank=1, also_train=[])
+    adapted.activate("default", "plain").train_only("plain")
+    adapted.model.train()
+    x = torch.randn(2, 4)
+    adapted.bind(torch.optim.SGD(adapted.parameters(), 0.1))
+    adapted.model(x).sum().backward()
+    adapted.train_only("plain", "default")
+    with pytest.raises(AdapterError, match="'default'"):
+        adapted.model(x)
+
+
 def test_settled() -> None:
     adapted = _adapted()
     assert adapted.settled, "nobody is training it"
