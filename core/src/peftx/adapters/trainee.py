@@ -166,5 +166,8 @@ class Trainee:
         Raises:
             AdapterError: the state is of other adapters, or of a training of another length.
         """
-        self._board.binding.load_state_dict(state)
+        board = self._board
+        # one that was trained before the others, and is not any more, has nothing to go on with
+        done = board.schedules.keys() - set(board.trained) - board.binding.running.keys()
+        board.binding.load_state_dict({name: saved for name, saved in state.items() if name not in done})
         return self

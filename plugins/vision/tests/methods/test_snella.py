@@ -112,6 +112,16 @@ def test_warmup_leaves_the_sparsity_alone() -> None:
     assert kept(adapted) != first
 
 
+@pytest.mark.parametrize("total", [1, 2, 3, 10])
+@pytest.mark.parametrize("options", [{}, {"warmup": 0.96}, {"warmup": 0.6, "hold": 0.9}, {"hold": 0.0}])
+def test_the_target_is_reached_in_any_length(total: int, options: dict[str, float]) -> None:
+    adapted, optimizer = bound(total, **options)
+    for number in range(total):
+        step(adapted, optimizer, number)
+        assert adapted.settled or number < total - 2
+    assert sum(kept(adapted)) == int(0.2 * ENTRIES)
+
+
 def test_official_epochs() -> None:
     adapted, optimizer = bound(40, allocate="epoch", epochs=10)
     seen = []
@@ -179,6 +189,40 @@ def test_a_restart_goes_on_where_it_was() -> None:
     assert kept(again) == kept(whole)
     x = torch.randn(4, 12)
     assert torch.equal(again.model.eval()(x), whole.model.eval()(x))
+
+
+def test_a_state_of_another_adapter_is_refused() -> None:
+    state = bound()[0].schedule_state()
+    for options in ({"targets": ["one"]}, {"targets": ["two"]}, {"rank": 6}):
+        other, _ = bound(**options)
+        with pytest.raises(AdapterError, match="saved with this adapter"):
+            other.load_schedule_state(state)
+
+
+def test_one_adapter_after_another_goes_on() -> None:
+    def two() -> Any:
+        torch.manual_seed(0)
+        adapted = peftx.attach(Net(), "vision.snella", name="a", targets=["one"], also_train=[])
+        adapted.model.train()
+        return adapted
+
+    def train(adapted: Any, steps: int) -> None:
+        optimizer = torch.optim.SGD(adapted.parameters(), lr=0.1)
+        adapted.bind(optimizer, total_steps=4)
+        for number in range(steps):
+            step(adapted, optimizer, number)
+
+    adapted = two()
+    train(adapted, 4)
+    adapted.attach("vision.snella", name="b", targets=["two"], also_train=[])
+    train(adapted, 2)
+    again = two()
+    again.attach("vision.snella", name="b", targets=["two"], also_train=[])
+    with pytest.raises(AdapterError, match="no adapter"):
+        again.load_schedule_state(adapted.schedule_state())  # b is trained, and nobody drives it
+    train(again, 0)
+    again.load_schedule_state(adapted.schedule_state())
+    assert again._board.binding.running["b"].step == 2
 
 
 def test_the_artifact_holds_every_sparsity(tmp_path: Path) -> None:

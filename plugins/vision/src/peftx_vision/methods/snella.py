@@ -12,6 +12,7 @@ from peftx.adapters.delta import Delta
 from peftx.adapters.schedule import Schedule
 from peftx.adapters.site import Site
 from peftx.adapters.store import ParamStore
+from peftx.errors import AdapterError
 from peftx_vision.config.methods import SNELLAConfig, SNELLConfig
 from peftx_vision.methods.budget import Importance, allocate, official_budget, step_budget
 from peftx_vision.methods.snell import SNELL, SNELLDelta
@@ -110,7 +111,8 @@ class Competition(Schedule):
     def _by_step(self, step: int) -> tuple[int | None, bool]:
         """(budget or None, whether this was the last time) after step `step`."""
         config = self.config
-        begin = round(config.warmup * self.total_steps)
+        # however the shares round, one step competes before the last
+        begin = max(min(round(config.warmup * self.total_steps), self.total_steps - 2), 0)
         end = max(min(round((1 - config.hold) * self.total_steps), self.total_steps - 1), begin + 1)
         if step >= end:
             return self._budget(1.0), True
@@ -163,6 +165,14 @@ class Competition(Schedule):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        found = {key: [tuple(mean.shape) for mean, _ in both] for key, both in state["importance"].items()}
+        want = {key: [tuple(i.mean.shape) for i in both] for key, both in self.importance.items()}
+        if found != want:
+            key = next(key for key in (*want, *found) if found.get(key) != want.get(key))
+            raise AdapterError(
+                f"this state of the competition has {found.get(key, 'nothing')} at {key}, where the adapter has "
+                f"{want.get(key, 'nothing')}; load the state that was saved with this adapter"
+            )
         self._done = bool(state["settled"])
         for key, both in state["importance"].items():
             for importance, (mean, spread) in zip(self.importance[key], both, strict=True):
