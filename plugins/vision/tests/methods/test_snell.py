@@ -351,6 +351,48 @@ def test_half_precision_models_feel_small_updates() -> None:
     )
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("where", ["model", "autocast"])
+def test_half_precision_convolutions_feel_small_updates(method: str, dtype: torch.dtype, where: str) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, bias=False))
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    model.to(dtype if where == "model" else torch.float32)
+    adapted = peftx.attach(model, method, targets="glob:*", also_train=[], scale=0.02)
+    (delta,) = deltas(adapted)
+    with torch.no_grad():
+        for factor in adapted.parameters():
+            factor.mul_(factor.numel() > 1)  # SNELLA without its mixture, which is large in a map this small
+        getattr(delta, "gamma", torch.empty(1)).fill_(1.0)
+    update = delta.update().detach()
+    # far below the weight's last place, and below the smallest normal number of float16
+    assert 0 < float(update.abs().max()) < 2.0**-11
+    x = torch.randn(2, 2, 5, 5).repeat_interleave(2, 1)
+    x[:, 1::2] *= -1  # channels cancel: the base gives zero
+    want = F.conv2d(x.to(dtype).float(), update)
+    if where == "model":
+        y = model.eval()(x.to(dtype))
+    else:
+        with torch.autocast("cpu", dtype):
+            y = model.eval()(x)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), want, rtol=0, atol=0.02 * float(want.abs().max()))
+    gradients = torch.autograd.grad(y.float().square().sum(), list(adapted.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_a_half_precision_update_on_another_adapters_is_felt() -> None:
+    model = nn.Sequential(nn.Linear(4, 6, bias=False)).bfloat16()
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    adapted = peftx.attach(model, "core.lora", name="below", targets="glob:*", also_train=[])
+    adapted.attach("vision.snell", name="above", targets="glob:*", also_train=[])
+    adapted.activate("below", "above")
+    (delta,) = deltas(adapted)
+    x = torch.tensor([[1.0, -1.0, 2.0, -2.0]]).bfloat16()
+    want = F.linear(x.float(), delta.update().detach())
+    torch.testing.assert_close(model(x).float(), want, rtol=0, atol=0.02 * float(want.abs().max()))
+
+
 def test_errors_are_the_packages_own() -> None:
     with pytest.raises(PeftxError):
         peftx.attach(vit(), "vision.snell", sparsity=1.0)

@@ -17,6 +17,7 @@ from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.survey import parameter_sites
 from peftx.errors import ConfigError
 from peftx_kernels import SnellPart, activation_source, snell_linear, snell_update
+from peftx_kernels.context import compute_dtype
 from peftx_vision.config.methods import SNELLConfig
 
 __all__ = ["SNELL", "SNELLDelta"]
@@ -95,8 +96,15 @@ class SNELLDelta(Delta):
                 [part._replace(start=0, stop=part.stop - part.start)],
                 **self._options(x, base),
             )
-        if self.training and (self.dropout or self.drop_path):
-            return base(x) + base.run(self._dropped(x), self.update().to(x.dtype), None)
+        dtype = compute_dtype(x)
+        dropped = self.training and (self.dropout or self.drop_path)
+        if dropped or dtype.itemsize < 4:
+            # a sum rounded to half precision would be the weight alone
+            update = self.update()
+            step = _power_of_two(update) if dtype is torch.float16 else None
+            small = update if step is None else update / step
+            added = base.run(self._dropped(x) if dropped else x, small.to(x.dtype), None)
+            return base(x) + (added if step is None else (added.float() * step).to(added.dtype))
         return base.run(x, *self.effective(base.weight, base.bias))
 
     def forward_rows(self, deltas: Sequence[Delta], x: Tensor, base: Base) -> Tensor:
@@ -125,6 +133,12 @@ class SNELLDelta(Delta):
         if self.drop_path:
             x = x * F.dropout(x.new_ones((x.shape[0], *(1,) * (x.dim() - 1))), self.drop_path)
         return x
+
+
+def _power_of_two(update: Tensor) -> Tensor:
+    """What brings the largest entry to between 1/2 and 1: entries near 1e-6 are subnormal in float16."""
+    exponent = torch.frexp(update.detach().abs().amax().clamp_min(2.0**-100)).exponent
+    return torch.ldexp(update.new_ones(()), exponent)
 
 
 class SNELL(AdapterMethod):
