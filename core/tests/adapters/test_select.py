@@ -147,6 +147,14 @@ def test_nothing_like_it_lists_what_there_is(chosen: Callable[..., list[str]]) -
         chosen("cross_attention")
 
 
+def test_a_module_that_is_called_like_a_role_it_does_not_have() -> None:
+    model = nn.ModuleDict({"mlp": nn.Linear(2, 2), "other": nn.Linear(2, 2)})
+    sites = [site for site in weight_sites(model) if site.role != "mlp"]
+    with pytest.raises(SelectionError, match=r"'mlp' is a role, .* write 're:mlp'"):
+        select_sites(sites, ["mlp"], (), ABLE, strict=True, method="Method")
+    assert [s.key for s in select_sites(sites, ["re:mlp"], (), ABLE, strict=True, method="Method")] == ["mlp"]
+
+
 def test_a_kind_the_method_cannot_adapt(chosen: Callable[..., list[str]]) -> None:
     with pytest.raises(
         SelectionError, match=r"only sites of kind conv2d \(such as patch_embed.proj\), which Method"

@@ -52,6 +52,12 @@ def _matcher(pattern: str) -> Callable[[Site], bool]:
 
 
 def _nothing(pattern: str, sites: Sequence[Site]) -> SelectionError:
+    namesake = next((site.key for site in sites if _named(pattern, (site.key,))), None)
+    if namesake is not None and is_query(pattern):
+        return SelectionError(
+            f"{pattern!r} is a role, and nothing in the model that could be taken has it; for {namesake}, which has "
+            f"that name, write 're:{re.escape(namesake)}'"
+        )
     # one spelling of a place is enough: numbered blocks all have the same names
     ends = {re.sub(r"^.*\.\d+\.", "", site.key) for site in sites}
     roles = {site.role for site in sites}
