@@ -123,7 +123,8 @@ class Adapted(Trainee):
 
         Deltas read it by name. A tensor with one row per sample is split with the batch where samples go through
         different adapters. Blocks may be nested; inner values win. Activation checkpointing computes a block again
-        under the context of its first pass, so backward may be called inside the block or after it.
+        under the context of its first pass, so backward may be called inside the block or after it; with forwards under
+        several contexts in one step, call each one's backward inside its own block.
         """
         board = self._board
         before = board.current.context
@@ -145,7 +146,8 @@ class Adapted(Trainee):
 
         Raises:
             UnknownNameError: an adapter is not attached.
-            AdapterError: inside the block, a module's batch is not a multiple of len(ids).
+            AdapterError: inside the block, a module's batch is not a multiple of len(ids); or a module with an insert is
+                given a cache of keys and values, which cannot be split.
         """
         if not len(ids):
             raise AdapterError(
