@@ -146,8 +146,8 @@ class Adapted(Trainee):
 
         Raises:
             UnknownNameError: an adapter is not attached.
-            AdapterError: inside the block, a module's batch is not a multiple of len(ids); or a module with an insert is
-                given a cache of keys and values, which cannot be split.
+            AdapterError: inside the block, a module's batch is not a multiple of len(ids); or a module with an insert
+                is given a cache of keys and values, which cannot be split.
         """
         if not len(ids):
             raise AdapterError(

@@ -72,8 +72,8 @@ class Insert(Delta):
             tapped, self._tapped = self._tapped, None
             if tapped is None:
                 raise AdapterError(
-                    f"{self.site.key} was run, but {self.site.read}, where its adapter reads, was not run before it; run "
-                    "the whole model, and with activation checkpointing both in one checkpointed part"
+                    f"{self.site.key} was run, but {self.site.read}, where its adapter reads, was not run before it; "
+                    "run the whole model, and with activation checkpointing both in one checkpointed part"
                 )
             result = call(*args, **kwargs)
             y = main_output(result)
