@@ -70,7 +70,7 @@ def test_absent_data_without_network_are_reported_before_torch_within_five_secon
         ("run vision --data imagefolder:nowhere", "nowhere"),
         ("run vision --baselines lorra", "no method is called 'lorra'"),
         ("run vison", "no domain, task or method is called 'vison'. Did you mean vision"),
-        ("run vision.snella", "vision.snella"),
+        ("run vision.snela", "Did you mean vision.snel"),
         ("eval nowhere", "no run folder at nowhere"),
         ("predict nowhere a.png", "no run folder at nowhere"),
         ("info vision.digit", "nothing is called 'vision.digit'. Did you mean vision.digits"),
