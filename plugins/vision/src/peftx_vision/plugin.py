@@ -25,7 +25,9 @@ def peftx_methods() -> Iterator[MethodSpec]:
         summary="SNELL: a sparse update of full rank, made from thin factors by a kernel",
         target="peftx_vision.methods.snell:SNELL",
         config="peftx_vision.config.methods:SNELLConfig",
-        paper="2411.01800",
+        paper="arXiv:2411.01800",
+        licence="Apache-2.0",
+        tags=("sparse",),
         needs=Needs(sites=_SNELL_SITES),
     )
     yield MethodSpec(
@@ -33,7 +35,9 @@ def peftx_methods() -> Iterator[MethodSpec]:
         summary="SNELLA: SNELL whose maps compete for a shrinking budget of entries",
         target="peftx_vision.methods.snella:SNELLA",
         config="peftx_vision.config.methods:SNELLAConfig",
-        paper="2510.24037",
+        paper="arXiv:2510.24037",
+        licence="Apache-2.0",
+        tags=("sparse", "scheduled"),
         needs=Needs(sites=_SNELL_SITES),
     )
 
