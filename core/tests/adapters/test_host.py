@@ -395,3 +395,42 @@ def test_a_nested_batch_reaches_an_adapted_layer(method: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(model(x, src_key_padding_mask=padded)[~padded], expected[~padded])
     assert nested == [True], "otherwise this test shows nothing"
+
+
+class _Careless(Delta):
+    """Returns what its option says in place of the pair (weight, bias)."""
+
+    def effective(self, weight: Tensor, bias: Tensor | None) -> Any:
+        return {"alone": weight, "short": (weight[1:], bias)}[self.config.returns]
+
+    def __init__(self, site: Any, config: Any, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(site)
+        self.config = config
+        self.gain = nn.Parameter(torch.ones(()))
+
+    @staticmethod
+    def param_count(site: Any, config: Any) -> int:
+        return 1
+
+
+class _CarelessConfig(AdapterConfig):
+    returns: str = "alone"
+
+
+class _CarelessMethod(AdapterMethod):
+    Config = _CarelessConfig
+    Delta = _Careless
+    kinds = ("linear",)
+
+
+@pytest.mark.parametrize(
+    "returns, message",
+    [("alone", r"a Parameter, expected the pair"), ("short", r"\(1, 3\), expected \(2, 3\)")],
+)
+def test_a_careless_effective_is_told_what_it_returned(returns: str, message: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    peftx.attach(model, _CarelessMethod, targets=["0"], also_train=[], returns=returns)
+    with pytest.raises(AdapterError, match=f"_Careless.effective at 0 returned .*{message}"):
+        model(torch.randn(1, 3))
+    with pytest.raises(AdapterError, match=r"_Careless\.effective at 0"):
+        _ = model[0].weight

@@ -14,10 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peftx.errors import AdapterError
+
 if TYPE_CHECKING:
     from peftx.adapters.delta import Delta
 
-__all__ = ["Base", "Chained", "Rows", "apply", "from_canonical", "root_base", "to_canonical"]
+__all__ = [
+    "Base",
+    "Chained",
+    "Rows",
+    "apply",
+    "effective_pair",
+    "from_canonical",
+    "root_base",
+    "to_canonical",
+]
 
 _TRANSPOSED = frozenset({"linear_t", "embedding"})
 
@@ -194,17 +205,37 @@ class Chained(Base):
         return apply(self.deltas, x, self.base)
 
 
+def effective_pair(delta: Delta, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """What a delta's `effective` returns, told apart from what torch would only stumble over later.
+
+    Raises:
+        AdapterError: it is no pair, or its weight has another shape than the site's.
+    """
+    made = delta.effective(weight, bias)
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise AdapterError(
+            f"{type(delta).__name__}.effective at {delta.site.key} returned a {type(made).__name__}, expected the pair "
+            "(weight, bias)"
+        )
+    if made[0].shape != weight.shape:
+        raise AdapterError(
+            f"{type(delta).__name__}.effective at {delta.site.key} returned a weight of shape {tuple(made[0].shape)}, "
+            f"expected {tuple(weight.shape)}, as it was given"
+        )
+    return made
+
+
 def effective_rows(delta: Delta, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A delta's effective weight and bias, put back among the rows it does not cover."""
     rows = delta.site.rows
     if rows is None:
-        return delta.effective(weight, bias)
+        return effective_pair(delta, weight, bias)
     start, stop = rows
     part = None if bias is None else bias[start:stop]
     if delta.site.weight == "bias":  # a slice of a bias is no reason to copy the weight
-        own_bias = delta.effective(weight, part)[1]
+        own_bias = effective_pair(delta, weight, part)[1]
     else:
-        own_weight, own_bias = delta.effective(weight[start:stop], part)
+        own_weight, own_bias = effective_pair(delta, weight[start:stop], part)
         weight = torch.cat((weight[:start], own_weight, weight[stop:]))
     if bias is not None and own_bias is not None and own_bias is not part:
         bias = torch.cat((bias[:start], own_bias, bias[stop:]))

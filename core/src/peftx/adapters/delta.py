@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftx.adapters.base import Base, Rows, to_canonical
+from peftx.adapters.base import Base, Rows, effective_pair, to_canonical
 from peftx.adapters.site import Site
 from peftx.errors import AdapterError
 
@@ -103,7 +103,7 @@ class Delta(nn.Module):
 
     def forward(self, x: Tensor, base: Base) -> Tensor:
         """The adapted layer's output; by default the layer's own operation with the effective weights."""
-        return base.run(x, *self.effective(base.weight, base.bias))
+        return base.run(x, *effective_pair(self, base.weight, base.bias))
 
     def forward_rows(self, deltas: Sequence[Delta], x: Tensor, base: Base) -> Tensor:
         """Output of a fused linear layer whose disjoint row blocks are adapted by `deltas` (same class as self).
