@@ -123,6 +123,9 @@ def test_a_training_forward_needs_an_optimizer() -> None:
     optimizer = torch.optim.SGD(adapted.parameters(), 0.1)
     with pytest.raises(AdapterError, match="total_steps=N"):
         adapted.bind(optimizer)
+    for wrong in (0, -3, 2.5):
+        with pytest.raises(AdapterError, match=f"whole number of at least 1, got {wrong}"):
+            adapted.bind(optimizer, total_steps=wrong)  # type: ignore[arg-type]
     adapted.bind(optimizer, total_steps=1)
     adapted.model(x)
 

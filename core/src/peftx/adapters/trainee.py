@@ -100,11 +100,13 @@ class Trainee:
             total_steps: number of optimizer steps the training will take; needed by methods with a schedule.
 
         Raises:
-            AdapterError: a trained parameter is missing from the optimizer, `total_steps` is not positive, or it is
-                missing and a schedule needs it.
+            AdapterError: a trained parameter is missing from the optimizer, `total_steps` is no positive whole number,
+                or it is missing and a schedule needs it.
         """
-        if total_steps is not None and total_steps < 1:
-            raise AdapterError(f"total_steps must be at least 1, got {total_steps}")
+        if total_steps is not None and not (isinstance(total_steps, int) and total_steps >= 1):
+            raise AdapterError(
+                f"total_steps is the number of optimizer steps, a whole number of at least 1, got {total_steps}"
+            )
         optimizer = innermost(optimizer)
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [key for key, parameter in self.named_parameters() if id(parameter) not in held]
