@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from peftx.config.errors import as_config_error, problems
 from peftx.errors import ConfigError
@@ -54,6 +54,22 @@ def test_one_sentence_per_problem(values, sentence):
     with pytest.raises(ValidationError) as caught:
         Thing(**{"must": 1, **values})
     assert problems(caught.value, prefix="t", known=Thing.model_fields) == [sentence]
+
+
+def test_what_two_options_break_together_is_not_followed_by_all_of_them():
+    class Span(BaseModel):
+        first: int = 0
+        last: int = 1
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Span:
+            if self.first >= self.last:
+                raise ValueError(f"first {self.first} is not before last {self.last}")
+            return self
+
+    with pytest.raises(ValidationError) as caught:
+        Span(first=3)
+    assert problems(caught.value, prefix="t") == ["--t: first 3 is not before last 1"]
 
 
 def test_a_missing_value_is_required():

@@ -91,6 +91,8 @@ def _sentence(problem: Any, path: str, known: list[str]) -> str:
         return "is required"
     if kind == "value_error":
         text = str(context.get("error", problem["msg"]))
+        if isinstance(problem["input"], Mapping):  # a law between options: which ones, the text says
+            return text
     elif kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         text = (
