@@ -125,7 +125,7 @@ def test_modes() -> None:
 
 
 def test_an_odd_rank_is_refused() -> None:
-    with pytest.raises(ConfigError, match="must be even, got 7"):
+    with pytest.raises(ConfigError, match=r"rank: must be even, because .* two groups \(got 7\)$"):
         peftx.attach(vit(), "vision.snell", rank=7)
 
 

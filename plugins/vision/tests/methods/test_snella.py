@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import peftx
 from peftx import artifacts
-from peftx.errors import AdapterError
+from peftx.errors import AdapterError, ConfigError
 from peftx_vision.methods.snella import Competition, SNELLADelta
 
 
@@ -140,6 +140,15 @@ def test_official_epochs() -> None:
         totals.append(sum(kept(late)))
     assert len(set(totals[:11])) == 1 and totals[11] < totals[10]
     assert totals[-1] == int(0.2 * ENTRIES)
+
+
+def test_epochs_in_which_nothing_would_compete_are_refused() -> None:
+    with pytest.raises(ConfigError, match="initial_warmup 5 leaves none of 3 epochs"):
+        bound(40, allocate="epoch", epochs=3, initial_warmup=5)
+    late, optimizer = bound(40, allocate="epoch", epochs=7, initial_warmup=5)  # part 6, from 0, is the last
+    for number in range(40):
+        step(late, optimizer, number)
+    assert sum(kept(late)) < int(0.99 * ENTRIES)
 
 
 def test_uniform_importance_gives_equal_sparsities() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from peftx.config.adapter import AdapterConfig
 
@@ -54,7 +54,7 @@ class SNELLConfig(AdapterConfig):
     @classmethod
     def _even(cls, value: int) -> int:
         if value % 2:
-            raise ValueError(f"the rank is split between two groups, so it must be even, got {value}")
+            raise ValueError("must be even, because the rank is split between two groups")
         return value
 
 
@@ -105,3 +105,13 @@ class SNELLAConfig(SNELLConfig):
     importance_decay: float = Field(
         default=0.85, ge=0, lt=1, description="of the running mean of |value x gradient| and of its spread"
     )
+
+    @model_validator(mode="after")
+    def _competes(self) -> SNELLAConfig:
+        # the budget is given out at the start of parts initial_warmup + 1 to epochs - 1, counted from 0
+        if self.allocate == "epoch" and self.initial_warmup + 1 >= self.epochs:
+            raise ValueError(
+                f"with allocate epoch, initial_warmup {self.initial_warmup} leaves none of {self.epochs} epochs to "
+                "compete at the start of: give a smaller initial_warmup or more epochs"
+            )
+        return self
