@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import peftx.plugins.scaffold.method  # noqa: F401  before the fixture renames the group, which a plugin's file does not
+
 
 def test_a_plugin_and_a_further_method(peftx):
     status, out, err = peftx("new", "plugin", "hello", "--licence", "MIT", "--author", "Ada")
     assert (status, err) == (0, "")
     assert out.splitlines()[0] == "wrote peftx-hello" and "  peftx check hello --fast" in out
+    assert '  pip install -e "peftx-hello[test]"' in out  # a fresh environment has no pytest
     assert "Ada" in Path("peftx-hello/LICENSE").read_text()
     status, out, err = peftx("new", "method", "shift", "--in", "peftx-hello")
     assert (status, err) == (0, "")

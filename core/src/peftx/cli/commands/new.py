@@ -47,7 +47,11 @@ def plugin(state: State, name: str, out: Path | None, method: str, licence: str,
     folder = new_plugin(name, state.registry(), out=out, method=method, licence=licence, author=author)
     click.echo(f"wrote {folder}")
     click.echo("next:")
-    for line in (f"pip install -e {folder}", f"python -m pytest {folder}", f"peftx check {name} --fast"):
+    for line in (
+        f'pip install -e "{folder}[test]"',
+        f"python -m pytest {folder}",
+        f"peftx check {name} --fast",
+    ):
         click.echo(f"  {line}")
 
 
