@@ -62,6 +62,9 @@ def test_what_is_no_run_is_refused_before_torch(peftx, tmp_path, monkeypatch):
     status, _, err = peftx("eval", tmp_path / "empty")
     assert status == 2 and "is not the folder of a run" in err
     assert peftx("predict", tmp_path / "empty", "x.png")[0] == 2
+    (tmp_path / "empty" / "adapter.json").write_text("{}")
+    _, _, err = peftx("eval", tmp_path / "empty")
+    assert "it holds an adapter, which peftx.artifacts.load(model, folder) reads" in err
 
 
 def test_predict_prints_one_row_per_answer(peftx, run_folder, tmp_path, monkeypatch):

@@ -121,7 +121,8 @@ def form_of(model: nn.Module, form: str = "auto") -> str:
         return own
     if form != "torch":
         raise ArtifactError(
-            f"a {base_class(model).__name__} is not a model of {form}; its own form is {own}, and torch always goes"
+            f"{form} cannot make this {base_class(model).__name__} by itself; its own form is {own}, and torch "
+            "always goes"
         )
     return form
 

@@ -80,4 +80,7 @@ def require_run(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"no run folder at {folder}")
     if not is_run(folder):
-        raise RunError(f"{folder} is not the folder of a run: it has no config.toml")
+        what = ""
+        if (folder / "adapter.json").is_file():
+            what = "; it holds an adapter, which peftx.artifacts.load(model, folder) reads"
+        raise RunError(f"{folder} is not the folder of a run: it has no config.toml{what}")
