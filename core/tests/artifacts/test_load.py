@@ -267,3 +267,12 @@ def test_a_failure_leaves_other_adapters_active(
         artifacts.load(model, folder, name="three")
     assert adapted.names == adapted.active == ("one", "two")
     assert torch.equal(model(ids), before)
+
+
+def test_a_model_without_the_places_is_told_which_adapter_it_was(tmp_path: Path) -> None:
+    adapted = peftx.attach(nn.Sequential(nn.Linear(3, 3)), "core.lora", targets=["0"], also_train=[])
+    artifacts.save(adapted, tmp_path)
+    with pytest.raises(
+        ArtifactError, match=rf"{tmp_path} was trained on a .*Sequential .*this Linear: nothing"
+    ):
+        artifacts.load(nn.Linear(3, 3), tmp_path)

@@ -10,11 +10,11 @@ from torch import nn
 
 from peftx.adapters.attachment import Attachment, attach_to, plan_of, resolve_method
 from peftx.adapters.handle import Adapted
-from peftx.adapters.host import root_board
+from peftx.adapters.host import base_class, root_board
 from peftx.artifacts.fingerprint import fingerprint
 from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key, waiting_tensors
 from peftx.artifacts.reading import TensorFile, open_tensors
-from peftx.errors import ArtifactError
+from peftx.errors import ArtifactError, SelectionError
 
 __all__ = ["load"]
 
@@ -46,7 +46,13 @@ def load(
     manifest = read_manifest(folder)
     tensors = _read_tensors(folder, manifest)
     method_name, method, config = resolve_method(manifest.method, manifest.config, {})
-    plan, owned = plan_of(model, method_name, method, config)
+    try:
+        plan, owned = plan_of(model, method_name, method, config)
+    except SelectionError as error:
+        here = base_class(model).__name__
+        raise ArtifactError(
+            f"{folder} was trained on a {manifest.base_class} and does not fit this {here}: {error}"
+        ) from error
     _check_sites(folder, manifest, Attachment("", method_name, method, config, plan, owned))
     _check_base(folder, manifest, model, set(owned.keys), check_base)
     name = name or manifest.name
