@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,13 +22,6 @@ SHAPES = [  # rows, in, out, groups, coordinates
     ((2, 5, 3), 24, 9, 3, 5),
     ((57,), 130, 270, 2, 16),  # more than one block
 ]
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch.manual_seed(0)
-    yield
-    use(None)
 
 
 def error(got: Tensor, want: Tensor) -> float:
@@ -300,23 +293,7 @@ def test_wrong_parts_and_rates_are_refused() -> None:
 # What is kept, and what is in flight
 
 
-def kept_bytes(run: Callable[[], Tensor], *parameters: Tensor) -> int:
-    own = {p.untyped_storage().data_ptr() for p in parameters}
-    seen: dict[int, int] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        result = run()
-    assert result.requires_grad
-    return sum(seen.values())
-
-
-def test_kept_bytes() -> None:
+def test_kept_bytes(kept_bytes: Callable[..., int]) -> None:
     x, weight, bias = layer((256,), 64, 96, torch.float32)
     weight.requires_grad_(False)
     parts = [a_part(0, 32, 64, mix=True), a_part(32, 64, 64), a_part(64, 96, 64)]
