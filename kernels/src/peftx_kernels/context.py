@@ -9,9 +9,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["autocast_off", "compute_dtype", "is_checkpointing", "is_tracing", "wide"]
+__all__ = ["autocast_off", "compute_dtype", "is_checkpointing", "is_tracing", "own_linear", "wide"]
 
 _AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "xpu", "mps", "hpu"})
 
@@ -30,6 +31,16 @@ def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     if device in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
+
+
+def own_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``F.linear(x, weight, bias)`` for the forward of a custom function to return.
+
+    Some releases of torch compute it flat and return a view of that, and autograd forbids everybody, the model included,
+    to change in place a view that a custom function returned. Below autograd nothing is tracked as a view.
+    """
+    with torch._C._AutoDispatchBelowADInplaceOrView():
+        return F.linear(x, weight, bias)
 
 
 def is_tracing() -> bool:

@@ -281,7 +281,8 @@ def test_calls() -> None:
         given[name].requires_grad_(False)
     with Calls() as calls:
         y = lora_linear(*given.values(), 2.0)
-    assert sorted(calls.work) == ["addmm", "addmm_", "mm"]
+    base, *thin = sorted(calls.work, key=lambda name: name not in ("addmm", "linear"))
+    assert base in ("addmm", "linear") and sorted(thin) == ["addmm_", "mm"]
     assert calls.views <= 8
     with Calls() as calls:
         y.backward(torch.ones_like(y))

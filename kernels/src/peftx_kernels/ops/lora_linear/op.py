@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing
+from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear
 from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
 
 __all__ = ["lora_linear", "lora_linear_slices", "recompute_product"]
@@ -209,7 +209,7 @@ def _columns(t: Tensor, row: _Row) -> Tensor:
 
 
 def _base(x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan) -> Tensor:
-    return F.linear(x, weight.to(plan.dtype), None if bias is None else bias.to(plan.dtype))
+    return own_linear(x, weight.to(plan.dtype), None if bias is None else bias.to(plan.dtype))
 
 
 def _input(x: Tensor | None, plan: _Plan) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, wide
+from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear, wide
 from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
 from peftx_kernels.ops.snell_linear.functional import functional_linear, functional_update
 from peftx_kernels.ops.snell_linear.part import SnellPart, check_parts
@@ -131,9 +131,9 @@ class _SnellLinear(torch.autograd.Function):
             if plan.merges:
                 merged = _Merged(weight, plan)
                 limits = [_form(Kernel(part, plan.high), merged) for part in parts]
-                y = F.linear(x_run, merged.total, run_bias)
+                y = own_linear(x_run, merged.total, run_bias)
             else:
-                y = F.linear(x_run, weight.to(plan.dtype), run_bias)
+                y = own_linear(x_run, weight.to(plan.dtype), run_bias)
                 flat = _flat(x_run)
                 flat_y = _flat(y)
                 dropped = _dropped(flat, x.shape, plan)
