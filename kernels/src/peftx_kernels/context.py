@@ -36,8 +36,8 @@ def autocast_off(x: Tensor) -> AbstractContextManager[object]:
 def own_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return ``F.linear(x, weight, bias)`` for the forward of a custom function to return.
 
-    Some releases of torch compute it flat and return a view of that, and autograd forbids everybody, the model included,
-    to change in place a view that a custom function returned. Below autograd nothing is tracked as a view.
+    Some releases of torch compute it flat and return a view of that, and autograd forbids everybody, the model
+    included, to change in place a view that a custom function returned. Below autograd nothing is tracked as a view.
     """
     with torch._C._AutoDispatchBelowADInplaceOrView():
         return F.linear(x, weight, bias)
