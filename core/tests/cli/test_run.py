@@ -98,7 +98,7 @@ def test_a_resolved_configuration_reads_back_to_itself(peftx, tmp_path):
     ("arguments", "lines"),
     [
         (["toi"], ["no domain, task or method is called 'toi'. Did you mean toy? See `peftx list`."]),
-        (["toy", "--strat", "1"], ["--strat: no such option. Did you mean --start?"]),
+        (["toy", "--strat", "1"], ["--strat: no such option. Did you mean --start, --track?"]),
         (["toy", "--start", "-1"], ["--start: must be greater than 0 (got -1)"]),
         (["toy", "--method.start", "x"], ["--method.start: must be a number (got x)"]),
         (

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
 from peftx.errors import RunError
-from peftx.plugins.registry import Registry
 from peftx.runs import record as records
-
-
-def test_versions_name_peftx_its_packs_and_torch(registry: Registry) -> None:
-    found = records.versions(registry)
-    assert found["toypack"] == "0.1"
-    assert {"python", "peftx", "peftx-kernels", "torch", "accelerate", "safetensors"} <= found.keys()
-
-
-def test_environment_names_the_device_and_threads() -> None:
-    found = records.environment(torch.device("cpu"))
-    assert found["device"] == "cpu" and found["threads"] == torch.get_num_threads()
-
-
-def test_git_state(tmp_path: Path) -> None:
-    assert records.git_state(tmp_path) is None
-    run = ["git", "-c", "user.name=x", "-c", "user.email=x@y"]
-    subprocess.run([*run, "init", "-q"], cwd=tmp_path, check=True)
-    (tmp_path / "a").write_text("1")
-    subprocess.run([*run, "add", "a"], cwd=tmp_path, check=True)
-    subprocess.run([*run, "commit", "-qm", "a"], cwd=tmp_path, check=True)
-    clean = records.git_state(tmp_path)
-    assert clean and len(clean["commit"]) == 40 and clean["dirty"] is False
-    (tmp_path / "a").write_text("2")
-    assert records.git_state(tmp_path) == {"commit": clean["commit"], "dirty": True}
 
 
 def test_figures_that_are_not_finite_become_null_and_the_rest_is_exact(tmp_path: Path) -> None:

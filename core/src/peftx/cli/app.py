@@ -1,6 +1,8 @@
 """The command group: commands are modules imported when used, so that `--help` pays for none of them.
 
 run, eval, predict              one run, from configuration to prediction
+bench, leaderboard              many runs, and how methods stand
+results, compare, report        what runs came to
 list, info, explain             what there is, and what a method would do
 merge, export, import           trained models and adapters, out and in
 plugins, data, check, doctor    whether it is sound
@@ -32,6 +34,11 @@ COMMANDS = {
     "run": "Train a method on a task, score it beside its baselines, keep a record.",
     "eval": "Score a finished run again and compare with its record.",
     "predict": "Predict on new files with a finished run.",
+    "bench": "Run a suite: every method on every data set, with several seeds.",
+    "leaderboard": "Rank methods over the runs there are.",
+    "results": "List the runs there are, or choose among them.",
+    "compare": "Compare runs: what differs in their settings and their scores.",
+    "report": "Write the page of a run or of a bench again.",
     "merge": "Merge a run's adapter into its model, and measure what that changed.",
     "export": "Write a run's model or adapter for other libraries.",
     "import": "Read an adapter that HF PEFT wrote.",

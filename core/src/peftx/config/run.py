@@ -60,6 +60,20 @@ class TrainConfig(BaseModel):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     clip: float | None = Field(None, gt=0, description="largest gradient norm (default: no clipping)")
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="validate and keep an exponential moving average of what is trained, with this decay",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many validations without a better one (default: never)"
+    )
+    checkpoint: float = Field(
+        60.0,
+        ge=0,
+        description="seconds between two checkpoints, which --resume goes on from (0: after every step)",
+    )
     workers: int = Field(0, ge=0, description="threads that prepare data (0: as many as the task sees fit)")
 
 
@@ -85,6 +99,12 @@ class RunConfig(BaseModel):
     baselines: list[str] | None = Field(
         None, description="methods trained beside this one, or none (default: the task's)"
     )
+    test: bool = Field(True, description="score the test split at the end; a search on validation does not")
+    efficiency: bool = Field(
+        True, description="measure kept bytes, overheads and switching after the training of each row"
+    )
+    report: bool = Field(True, description="write report.html at the end")
+    track: list[str] = Field(default=[], description="where else to send the curves: tensorboard")
 
     @field_validator("device")
     @classmethod

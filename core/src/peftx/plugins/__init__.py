@@ -17,6 +17,7 @@ from peftx.plugins.descriptors import (
     ModelSpec,
     Needs,
     Offers,
+    PanelSpec,
     SuiteSpec,
     TaskSpec,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Needs",
     "Offers",
     "Pack",
+    "PanelSpec",
     "PluginInfo",
     "Registry",
     "SuiteSpec",

@@ -18,7 +18,9 @@ _WEIGHTS = Needs(
 )
 
 
-def _method(name: str, cls: str, summary: str, paper: str, tags: tuple[str, ...], needs: Needs) -> MethodSpec:
+def _method(
+    name: str, cls: str, summary: str, paper: str, tags: tuple[str, ...], needs: Needs, size: str = ""
+) -> MethodSpec:
     return MethodSpec(
         name=f"core.{name}",
         summary=summary,
@@ -28,6 +30,7 @@ def _method(name: str, cls: str, summary: str, paper: str, tags: tuple[str, ...]
         licence="Apache-2.0",
         tags=tags,
         needs=needs,
+        size=size,
     )
 
 
@@ -40,10 +43,22 @@ def peftx_methods() -> Iterator[MethodSpec]:
         "bitfit", "BitFit", "only biases and the head are trained", "arXiv:2106.10199", ("baseline",), Needs()
     )
     yield _method(
-        "lora", "LoRA", "low-rank update W + (alpha/r) B A", "arXiv:2106.09685", ("low-rank",), _WEIGHTS
+        "lora",
+        "LoRA",
+        "low-rank update W + (alpha/r) B A",
+        "arXiv:2106.09685",
+        ("low-rank",),
+        _WEIGHTS,
+        "rank",
     )
     yield _method(
-        "rslora", "RsLoRA", "LoRA with the scale alpha/sqrt(r)", "arXiv:2312.03732", ("low-rank",), _WEIGHTS
+        "rslora",
+        "RsLoRA",
+        "LoRA with the scale alpha/sqrt(r)",
+        "arXiv:2312.03732",
+        ("low-rank",),
+        _WEIGHTS,
+        "rank",
     )
     yield _method(
         "dora",
@@ -52,6 +67,7 @@ def peftx_methods() -> Iterator[MethodSpec]:
         "arXiv:2402.09353",
         ("low-rank",),
         _WEIGHTS,
+        "rank",
     )
     yield _method(
         "shira",
@@ -60,4 +76,5 @@ def peftx_methods() -> Iterator[MethodSpec]:
         "arXiv:2406.13175",
         ("sparse",),
         _WEIGHTS,
+        "rank",
     )

@@ -18,6 +18,7 @@ __all__ = [
     "ModelSpec",
     "Needs",
     "Offers",
+    "PanelSpec",
     "Spec",
     "SuiteSpec",
     "TaskSpec",
@@ -25,6 +26,7 @@ __all__ = [
 
 METHOD_KINDS = ("adapter", "procedure", "codec", "model")
 METHOD_STATES = ("stable", "experimental")
+PANEL_PAGES = ("run", "bench")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Offers:
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
     """A named thing one can run. `kind`: adapter (attaches to a model), procedure (a way to train), codec (a
-    data-space transform) or model (a comparison row)."""
+    data-space transform) or model (a comparison row). `size`: its whole-number option that scales how many parameters
+    are trained, such as ``rank``, for comparisons at equal size (empty: it has none)."""
 
     name: str
     summary: str
@@ -66,6 +69,7 @@ class MethodSpec:
     tags: tuple[str, ...] = ()
     needs: Needs = Needs()
     status: str = "stable"
+    size: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +132,25 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class SuiteSpec:
-    """A grid of runs with a protocol."""
+    """A grid of runs with a protocol; the target is a `peftx.config.suite.Suite` in a torch-free module."""
 
     name: str
     summary: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class PanelSpec:
+    """One more panel of the report of a run or of a bench.
+
+    `target`: ``panel(source) -> peftx.report.Panel | None``, torch-free; None where it has nothing to show. `on`: run
+    or bench, which says what `source` is (`peftx.report.RunSource`, `peftx.report.BenchSource`).
+    """
+
+    name: str
+    title: str
+    target: str
+    on: str = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,4 +171,4 @@ class CommandSpec:
     target: str
 
 
-Spec = MethodSpec | TaskSpec | DatasetSpec | ModelSpec | SuiteSpec | KernelSpec | CommandSpec
+Spec = MethodSpec | TaskSpec | DatasetSpec | ModelSpec | SuiteSpec | KernelSpec | CommandSpec | PanelSpec

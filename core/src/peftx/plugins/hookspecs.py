@@ -1,4 +1,4 @@
-"""The whole extension contract: seven hooks that yield descriptors and four events of a run.
+"""The whole extension contract: eight hooks that yield descriptors and five events of a run.
 
 A plugin is a light module named by an entry point of the group ``peftx.plugins``; the entry point's name is
 the domain the plugin owns. It marks functions of these names with `hookimpl`, and a hook may name only the
@@ -25,6 +25,7 @@ from peftx.plugins.descriptors import (
     KernelSpec,
     MethodSpec,
     ModelSpec,
+    PanelSpec,
     SuiteSpec,
     TaskSpec,
 )
@@ -41,8 +42,15 @@ DECLARATIONS: dict[str, type] = {
     "peftx_suites": SuiteSpec,
     "peftx_kernels": KernelSpec,
     "peftx_commands": CommandSpec,
+    "peftx_panels": PanelSpec,
 }
-EVENTS: tuple[str, ...] = ("peftx_run_started", "peftx_step", "peftx_evaluated", "peftx_run_finished")
+EVENTS: tuple[str, ...] = (
+    "peftx_run_started",
+    "peftx_step",
+    "peftx_evaluated",
+    "peftx_run_finished",
+    "peftx_run_stopped",
+)
 
 
 @hookspec
@@ -81,20 +89,33 @@ def peftx_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def peftx_run_started(run: Any) -> None:
-    """A run is about to train; `run` has at least `.config` and `.folder`."""
+def peftx_panels() -> Iterable[PanelSpec]:  # type: ignore[empty-body]
+    """Panels for reports."""
 
 
 @hookspec
-def peftx_step(run: Any, step: int, metrics: Mapping[str, float]) -> None:
-    """An optimizer step was logged."""
+def peftx_run_started(run: Any, resumed: bool) -> None:
+    """A run is about to train, or goes on; `run` has at least `.config` and `.folder`."""
 
 
 @hookspec
-def peftx_evaluated(run: Any, split: str, metrics: Mapping[str, float]) -> None:
-    """A split was evaluated."""
+def peftx_step(run: Any, row: str, step: int, metrics: Mapping[str, float]) -> None:
+    """An optimizer step was logged; `row` is the method that is trained, this one's or a baseline.
+
+    A run that goes on after it was killed tells again of the steps since its last checkpoint.
+    """
+
+
+@hookspec
+def peftx_evaluated(run: Any, row: str, split: str, step: int, metrics: Mapping[str, float]) -> None:
+    """A split was scored after `step` optimizer steps: `val` now and then, every split at the end of a row."""
 
 
 @hookspec
 def peftx_run_finished(run: Any, record: Mapping[str, Any]) -> None:
     """A run has written its record."""
+
+
+@hookspec
+def peftx_run_stopped(run: Any, error: BaseException) -> None:
+    """A run ended before its end: interrupted, or failed."""

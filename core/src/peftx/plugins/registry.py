@@ -19,6 +19,7 @@ from peftx.plugins.descriptors import (
     KernelSpec,
     MethodSpec,
     ModelSpec,
+    PanelSpec,
     Spec,
     SuiteSpec,
     TaskSpec,
@@ -66,6 +67,7 @@ class Registry:
         self.models: Mapping[str, Entry[ModelSpec]] = _table(loaded, ModelSpec)
         self.suites: Mapping[str, Entry[SuiteSpec]] = _table(loaded, SuiteSpec)
         self.commands: Mapping[str, Entry[CommandSpec]] = _table(loaded, CommandSpec)
+        self.panels: Mapping[str, Entry[PanelSpec]] = _table(loaded, PanelSpec)
         # Not a table by name: several plugins may implement one op, and a plugin may implement several ops.
         self.kernels: list[Entry[KernelSpec]] = _entries(loaded, KernelSpec)
         manager = new_manager()

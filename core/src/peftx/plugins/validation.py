@@ -20,9 +20,11 @@ from peftx.plugins.api import PROJECT
 from peftx.plugins.descriptors import (
     METHOD_KINDS,
     METHOD_STATES,
+    PANEL_PAGES,
     DatasetSpec,
     KernelSpec,
     MethodSpec,
+    PanelSpec,
     Spec,
     TaskSpec,
 )
@@ -124,6 +126,8 @@ def _check_spec(hook: str, spec: Any, expected: type[Any], domain: str) -> None:
     if isinstance(spec, MethodSpec):
         _one_of(name, "kind", spec.kind, METHOD_KINDS)
         _one_of(name, "status", spec.status, METHOD_STATES)
+    if isinstance(spec, PanelSpec):
+        _one_of(name, "on", spec.on, PANEL_PAGES)
 
 
 def _one_of(name: str, what: str, value: str, allowed: tuple[str, ...]) -> None:

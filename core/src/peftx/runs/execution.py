@@ -16,6 +16,7 @@ from peftx.errors import PeftxError
 from peftx.plugins.descriptors import MethodSpec
 from peftx.plugins.registry import Entry, Registry
 from peftx.runs import folder as files
+from peftx.runs import record as records
 from peftx.runs.planning import Plan, preflight, settle
 from peftx.runs.result import Run, RunResult
 from peftx.training.progress import Progress
@@ -68,12 +69,12 @@ def _train_all(
     plan: Plan, task: Task, train: Any, backend: Backend, run: Run, progress: Progress, started: float
 ) -> dict[str, Any]:
     from peftx import artifacts
-    from peftx.runs import record as records
+    from peftx.runs import provenance
     from peftx.runs.rows import train_row
 
     record: dict[str, Any] = {
         "format": records.FORMAT,
-        "started": records.now(),
+        "started": provenance.now(),
         "status": "training",
         "task": plan.task.name,
         "method": plan.method.name,
@@ -83,10 +84,10 @@ def _train_all(
         "seed": plan.config.seed,
         "precision": plan.config.precision,
         "eval_batch_size": train.eval_batch_size,
-        "versions": records.versions(plan.registry),
-        "environment": records.environment(backend.device),
-        "git": records.git_state(),
-        "data": records.data_card(task.data) | {"name": plan.data_name},
+        "versions": provenance.versions(plan.registry),
+        "environment": provenance.environment(backend.device),
+        "git": provenance.git_state(),
+        "data": provenance.data_card(task.data) | {"name": plan.data_name},
         "rows": [],
         "next": [],
     }

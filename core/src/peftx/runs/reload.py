@@ -20,6 +20,7 @@ from peftx.data.contract import Dataset, Split
 from peftx.errors import DataError, RunError
 from peftx.plugins.registry import Registry
 from peftx.runs import folder as files
+from peftx.runs import provenance
 from peftx.runs import record as records
 from peftx.runs.planning import Plan, preflight
 from peftx.runs.result import Run
@@ -219,7 +220,7 @@ def _threads(record: dict[str, Any]) -> Iterator[None]:
 
 
 def _changed(plan: Plan, record: dict[str, Any], backend: Backend) -> tuple[str, ...]:
-    now = {**records.versions(plan.registry), **records.environment(backend.device)}
+    now = {**provenance.versions(plan.registry), **provenance.environment(backend.device)}
     then = {**record["versions"], **record["environment"]}
     return tuple(
         f"{name} was {then[name]}, is {now.get(name, 'absent')}"

@@ -29,6 +29,7 @@ def peftx_methods() -> Iterator[MethodSpec]:
         licence="Apache-2.0",
         tags=("sparse",),
         needs=Needs(sites=_SNELL_SITES),
+        size="rank",
     )
     yield MethodSpec(
         name="vision.snella",
@@ -39,6 +40,7 @@ def peftx_methods() -> Iterator[MethodSpec]:
         licence="Apache-2.0",
         tags=("sparse", "scheduled"),
         needs=Needs(sites=_SNELL_SITES),
+        size="rank",
     )
 
 
