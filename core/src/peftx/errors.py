@@ -10,9 +10,11 @@
     |   |-- SelectionError    no site of the model matched what the adapter targets
     |   |-- ArtifactError     a saved adapter is damaged, incomplete, or belongs to another model
     |   |-- NetworkError      something is not cached and the network is off or out of reach
-    |   `-- RunError          a run folder cannot be read or written
+    |   `-- RunError          a run folder cannot be read, written, or continued
+    |       `-- BusyError     another process is at work on it
     |-- AdapterError          an adapter is used outside its contract (a programming mistake)
-    `-- TrainingError         training stopped itself: NaN, Inf, or an adapter that never took effect
+    |-- TrainingError         training stopped itself: NaN, Inf, or an adapter that never took effect
+    `-- Interrupted           training was asked to stop, and wrote what it needs to go on
 
 Every message names what was given, what was expected, and what to do. Plugins raise `UserError` or a child of
 it for failures their users can mend.
@@ -26,8 +28,10 @@ from collections.abc import Iterable
 __all__ = [
     "AdapterError",
     "ArtifactError",
+    "BusyError",
     "ConfigError",
     "DataError",
+    "Interrupted",
     "ModelError",
     "NetworkError",
     "PeftxError",
@@ -85,12 +89,20 @@ class RunError(UserError):
     """A run folder cannot be read, written, or continued."""
 
 
+class BusyError(RunError):
+    """Another process is at work on a run or a bench."""
+
+
 class AdapterError(PeftxError):
     """An adapter is used outside its contract."""
 
 
 class TrainingError(PeftxError):
     """Training stopped itself."""
+
+
+class Interrupted(PeftxError):
+    """Training was asked to stop; the message says where it stands and how it goes on."""
 
 
 def near_matches(name: str, known: Iterable[str], most: int = 3) -> str:

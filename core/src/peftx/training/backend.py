@@ -7,6 +7,7 @@ saved state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from peftx.errors import ConfigError
@@ -51,6 +53,53 @@ class Backend:
         """Number of processes that train together."""
         return int(self._accelerator.num_processes)
 
+    @property
+    def rank(self) -> int:
+        """Which of the processes this is; 0 writes and prints."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def agree(self, value: Any) -> Any:
+        """Return the first process's `value` in all of them."""
+        if self.processes == 1:
+            return value
+        held = [value]
+        broadcast_object_list(held)
+        return held[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return every process's `value`, in all of them."""
+        return [value] if self.processes == 1 else list(gather_object([value]))
+
+    def total(self, *values: float) -> list[float]:
+        """Return the sums of numbers over the processes."""
+        if self.processes == 1:
+            return list(values)
+        summed = self._accelerator.reduce(
+            torch.tensor(values, dtype=torch.float64, device=self._exact), "sum"
+        )
+        return [float(value) for value in summed]
+
+    @property
+    def _exact(self) -> torch.device:
+        # Apple's GPUs have no float64
+        return torch.device("cpu") if self.device.type == "mps" else self.device
+
+    def scaler_state(self) -> dict[str, Any]:
+        """The state of the gradient scaler, empty without one."""
+        scaler = self._accelerator.scaler
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    def load_scaler_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        scaler = self._accelerator.scaler
+        if scaler is not None and state:
+            scaler.load_state_dict(state)
+
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap the optimizer, and the model when there are several processes. The model is on the device
         already."""
@@ -74,9 +123,10 @@ class Backend:
         """Context of a backward pass whose gradients are not yet averaged over processes."""
         return self._accelerator.no_sync(model)
 
-    def clip(self, parameters: Iterable[nn.Parameter], norm: float) -> None:
-        """Clip the global gradient norm, after unscaling under fp16."""
-        self._accelerator.clip_grad_norm_(list(parameters), norm)
+    def clip(self, parameters: Iterable[nn.Parameter], norm: float) -> float:
+        """Clip the global gradient norm, after unscaling under fp16, and return what it was."""
+        found = self._accelerator.clip_grad_norm_(list(parameters), norm)
+        return math.nan if found is None else float(found)
 
 
 def _check(device: str, precision: str) -> None:

@@ -1,31 +1,36 @@
-"""The training loop. One loop for every method, so that the rows of a table differ in the method and nothing
-else."""
+"""The training loop. One loop for every method, so that the rows of a table differ in the method and nothing else."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from peftx.errors import ConfigError, TrainingError
-from peftx.tasks.contract import Batch, Task, batch_count, in_context
+from peftx.errors import ConfigError, Interrupted, TrainingError
+from peftx.tasks.contract import Task, in_context
 from peftx.tasks.scoring import evaluate
+from peftx.training.accumulation import accumulate, groups_of
 from peftx.training.backend import Backend
-from peftx.training.progress import Progress
+from peftx.training.best import Best
+from peftx.training.capture import capture, prepare_shapes, restore
+from peftx.training.checkpoint import Checkpoint
+from peftx.training.ema import Ema
+from peftx.training.live import check_finite
+from peftx.training.progress import Interruptible, Progress
 from peftx.training.schedule import learning_rate_factor
-from peftx.training.seeds import generator, seed_all
+from peftx.training.seeds import generator, random_state, seed_all, set_random_state
+from peftx.training.stopping import Stop
 
 if TYPE_CHECKING:
     from peftx.adapters import Adapted
     from peftx.config.run import TrainConfig
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "Training", "fit"]
 
 #: A run is validated about this many times; selection needs a few looks, not one per epoch of a long run.
 VALIDATIONS = 10
@@ -33,7 +38,10 @@ VALIDATIONS = 10
 
 @dataclass(slots=True)
 class Fit:
-    """What training did: `best_epoch` counts from 1; `history` holds the validation metrics by epoch."""
+    """What training did: `best_epoch` counts from 1; `history` holds the validation metrics by epoch.
+
+    `optimizer_bytes`: what the optimizer keeps beside the parameters at the end.
+    """
 
     steps: int = 0
     epochs: int = 0
@@ -41,169 +49,242 @@ class Fit:
     selected_on: str = ""
     seconds: float = 0.0
     train_loss: float = math.nan
+    stopped_early: bool = False
+    optimizer_bytes: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def fit(
-    adapted: Adapted,
-    task: Task,
-    train: TrainConfig,
-    *,
-    seed: int = 0,
-    backend: Backend | None = None,
-    progress: Progress | None = None,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-    aside: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Fit:
-    """Train what `adapted` trains and leave it at its best validation epoch (at the last one without a val
-    split); among the epochs at whose end its schedule has settled, or the last.
+def fit(adapted: Adapted, task: Task, train: TrainConfig, **options: Any) -> Fit:
+    """Train what `adapted` trains and leave it at its best validation epoch (at the last one without a val split);
+    among the epochs at whose end its schedule has settled, or the last. See `Training` for the options and errors."""
+    return Training(adapted, task, train, **options).run()
 
-    AdamW over `adapted.param_groups`; linear warm-up and cosine by optimizer step; the mean loss of a group
-    of `accumulate` batches is the mean over its samples, whatever their sizes.
-    `aside` is entered around each validation, for a caller that measures the training alone.
+
+class Training:
+    """One training, which can be stopped between any two steps and gone on with.
+
+    AdamW over `adapted.param_groups`; linear warm-up and cosine by optimizer step; the mean loss of a group of
+    `accumulate` batches is the mean over its samples, whatever their sizes, and however many processes share them.
+
+    Args:
+        adapted: the model with its adapter.
+        task: batches, loss, scores.
+        train: settings; the learning rate must be set.
+        seed: of data order and of the global generators.
+        backend: device, precision, processes.
+        progress, on_step, on_epoch: listeners. They hear of steps again that are repeated after a restart.
+        aside: entered around validations and checkpoints, for a caller that measures the training alone.
+        checkpoint: where the state is written, and gone on from when there is one.
+        extra: what the caller wants kept in the checkpoint; `resumed` is called with it when training goes on.
+        stop: a wish to stop.
 
     Raises:
         ConfigError: no learning rate is set.
-        TrainingError: the loss became NaN or infinite, or an adapted site is never reached by the model.
+        TrainingError: the loss or what is trained became NaN or infinite, or an adapted site is never reached.
+        Interrupted: a stop was asked for; the checkpoint, if there is one, is written.
+        ArtifactError: a checkpoint cannot be written, or read.
     """
-    if train.lr is None:
-        raise ConfigError("no learning rate: set --train.lr (this task has no recipe for the method)")
-    backend = backend or Backend()
-    progress = progress or Progress()
-    model = adapted.model
-    model.to(backend.device)
-    optimizer = torch.optim.AdamW(
-        adapted.param_groups(lr=train.lr, head_lr=train.head_lr, weight_decay=train.weight_decay), lr=train.lr
-    )
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    order = generator(seed, "order")
-    batches = task.batches("train", train.batch_size, train=True, generator=order)
-    per_epoch = math.ceil(len(batches) / train.accumulate)
-    total = per_epoch * train.epochs
-    adapted.bind(optimizer, total_steps=total)
-    wrapped, stepper = backend.prepare(model, optimizer)
-    _check_effect(adapted, task, train, backend)
 
-    every = max(1, math.ceil(train.epochs / VALIDATIONS))
-    validates = "val" in task.splits()
-    best = _Best(task)
-    result = Fit(selected_on="val" if validates else "last epoch")
-    seed_all(seed, "train")
-    started = time.perf_counter()
-    progress.begin("train", total)
-    for epoch in range(1, train.epochs + 1):
-        model.train()
-        losses = 0.0
-        for group in _groups(batches, train.accumulate):
-            factor = learning_rate_factor(result.steps, total, train.warmup, train.schedule)
-            for settings, peak in zip(optimizer.param_groups, peaks, strict=True):
-                settings["lr"] = peak * factor
-            loss = _accumulate(wrapped, adapted.model, task, group, backend)
-            result.steps += 1
-            if not math.isfinite(loss):
-                raise TrainingError(_not_finite(loss, result.steps, total, epoch, train))
-            if train.clip is not None:
-                backend.clip(adapted.parameters(), train.clip)
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
-            losses += loss
-            metrics = {"loss": loss, "lr": optimizer.param_groups[0]["lr"]}
-            progress.advance(metrics)
-            if on_step is not None:
-                on_step(result.steps, metrics)
-        result.epochs, result.train_loss = epoch, losses / per_epoch
-        line: dict[str, float] = {"train_loss": result.train_loss}
-        if validates and (epoch % every == 0 or epoch == train.epochs):
-            with aside():
-                scores = evaluate(task, model, "val", train.eval_batch_size, backend=backend)
-            if not math.isfinite(scores.get("loss", 0.0)):
-                raise TrainingError(_not_finite(scores["loss"], result.steps, total, epoch, train))
-            result.history.append({"epoch": epoch, **scores})
-            # an adapter that is still being pruned or grown is not the one that was asked for
-            if adapted.settled or epoch == train.epochs:
-                best.see(adapted, epoch, scores)
-            line |= {f"val_{name}": value for name, value in scores.items()}
-        if on_epoch is not None:
-            on_epoch(epoch, line)
-    result.best_epoch = best.restore(adapted) or train.epochs
-    model.eval()
-    result.seconds = time.perf_counter() - started
-    progress.end()
-    return result
+    def __init__(
+        self,
+        adapted: Adapted,
+        task: Task,
+        train: TrainConfig,
+        *,
+        seed: int = 0,
+        backend: Backend | None = None,
+        progress: Progress | None = None,
+        on_step: Callable[[int, dict[str, float]], None] | None = None,
+        on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+        aside: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        checkpoint: Checkpoint | None = None,
+        extra: Callable[[], dict[str, Any]] = dict,
+        resumed: Callable[[Mapping[str, Any]], None] | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        if train.lr is None:
+            raise ConfigError("no learning rate: set --train.lr (this task has no recipe for the method)")
+        self.adapted, self.task, self.train, self.seed = adapted, task, train, seed
+        self.backend = backend or Backend()
+        self.progress = progress or Progress()
+        self.on_step, self.on_epoch, self.aside = on_step, on_epoch, aside
+        self.checkpoint, self.extra, self.resumed = checkpoint, extra, resumed
+        self.stop = stop or Stop()
+        self.validates = "val" in task.splits()
+        self.result = Fit(selected_on="val" if self.validates else "last epoch")
+        self.best = Best(task.primary, higher_is_better=task.higher_is_better)
+        self.ema = Ema(train.ema) if train.ema is not None else None
+        self.order = generator(seed, "order")
+        self.batches = task.batches("train", train.batch_size, train=True, generator=self.order)
+        self.per_epoch = math.ceil(len(self.batches) / train.accumulate)
+        self.total = self.per_epoch * train.epochs
+        # the place inside the epoch under way
+        self.groups = 0
+        self.losses = 0.0
+        self.order_state = self.order.get_state()
+        self.waited = 0  # validations without a better one
+        self._before = 0.0  # seconds of earlier processes
+        self._aside = 0.0  # seconds spent on checkpoints
+        self._started = time.perf_counter()
 
+    def run(self) -> Fit:
+        """Train to the end, or go on to it."""
+        self._start()
+        train, result = self.train, self.result
+        self.progress.begin("train", self.total)
+        for _ in range(result.steps):
+            self.progress.advance()
+        while result.epochs < train.epochs and not result.stopped_early:
+            self._epoch()
+        if self.checkpoint is not None:
+            self._write()  # scoring may be stopped as well
+        if self.ema is not None and not self.best.epoch:
+            self.ema.apply(self.adapted)
+        result.best_epoch = self.best.restore(self.adapted) or result.epochs
+        result.optimizer_bytes = _bytes_of(self.optimizer)
+        self.adapted.model.eval()
+        result.seconds = self.seconds
+        self.progress.end()
+        return result
 
-def _groups(batches: Any, size: int) -> Iterator[list[Batch]]:
-    """Batches in groups of `size`; the last group of an epoch may be shorter."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+    @property
+    def seconds(self) -> float:
+        """Time spent training and validating, in all processes that took part one after the other."""
+        return self._before + time.perf_counter() - self._started - self._aside
 
-
-def _accumulate(
-    model: torch.nn.Module, own: torch.nn.Module, task: Task, group: list[Batch], backend: Backend
-) -> float:
-    """Back-propagate the mean loss over all samples of the group and return it. `own` is `model` unwrapped."""
-    samples = sum(batch_count(batch) for batch in group)
-    mean = 0.0
-    for index, batch in enumerate(group):
-        share = batch_count(batch) / samples
-
-        def backward(batch: Batch = batch, share: float = share) -> float:
-            batch = backend.place(batch)
-            with in_context(task, own, batch):
-                with backend.autocast():
-                    loss: Tensor = task.loss(model, batch)
-                backend.backward(loss * share if share != 1.0 else loss)
-            return loss.item() * share
-
-        if index + 1 < len(group) and backend.processes > 1:
-            with backend.no_sync(model):
-                mean += backward()
+    # --- before the first step ------------------------------------------------------------------------------
+    def _start(self) -> None:
+        adapted, train, backend = self.adapted, self.train, self.backend
+        saved = self.checkpoint.read() if self.checkpoint is not None else None
+        adapted.model.to(backend.device)
+        if saved is not None:
+            prepare_shapes(adapted, saved)
+        assert train.lr is not None
+        self.optimizer = torch.optim.AdamW(
+            adapted.param_groups(lr=train.lr, head_lr=train.head_lr, weight_decay=train.weight_decay),
+            lr=train.lr,
+        )
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        adapted.bind(self.optimizer, total_steps=self.total)
+        self.wrapped, self.stepper = backend.prepare(adapted.model, self.optimizer)
+        if saved is None:
+            _check_effect(adapted, self.task, train, backend)
+            seed_all(self.seed, "train" if backend.is_main else f"train on process {backend.rank}")
         else:
-            mean += backward()
-    return mean
+            restore(self, saved)
+            self._before = saved["seconds"]
+            if self.resumed is not None:
+                self.resumed(saved["extra"])
+        self._started = time.perf_counter()
 
+    # --- one epoch ------------------------------------------------------------------------------------------
+    def _epoch(self) -> None:
+        result, train = self.result, self.train
+        self.adapted.model.train()
+        self.order.set_state(self.order_state)
+        for index, group in enumerate(groups_of(self.batches, train.accumulate)):
+            if index >= self.groups:  # earlier ones were trained on before the restart
+                self._step(group)
+        result.train_loss = self.losses / self.per_epoch
+        line: dict[str, float] = {"step": result.steps, "train_loss": result.train_loss}
+        epoch = result.epochs + 1
+        every = max(1, math.ceil(train.epochs / VALIDATIONS))
+        if self.validates and (epoch % every == 0 or epoch == train.epochs):
+            line |= {f"val_{name}": value for name, value in self._validate(epoch).items()}
+        result.epochs = epoch
+        self.groups, self.losses, self.order_state = 0, 0.0, self.order.get_state()
+        if self.on_epoch is not None:
+            self.on_epoch(epoch, line)
+        self._pause()
 
-class _Best:
-    """Copy of what is trained, at the best validation so far; ties go to the lower loss, then to the earlier
-    epoch.
+    def _step(self, group: list[Any]) -> None:
+        result, train = self.result, self.train
+        factor = learning_rate_factor(result.steps, self.total, train.warmup, train.schedule)
+        for settings, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            settings["lr"] = peak * factor
+        loss = accumulate(self.wrapped, self.adapted.model, self.task, group, self.backend)
+        step = result.steps + 1
+        if not math.isfinite(loss):
+            raise TrainingError(self._not_finite(loss, step))
+        metrics = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        if train.clip is not None:
+            metrics["grad_norm"] = self.backend.clip(self.adapted.parameters(), train.clip)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.adapted, step)
+        result.steps, self.groups, self.losses = step, self.groups + 1, self.losses + loss
+        self.progress.advance(metrics)
+        if self.on_step is not None:
+            self.on_step(step, metrics)
+        if self.groups < self.per_epoch:  # the last step of an epoch is followed by its validation
+            self._pause()
 
-    Buffers are copied too: full tuning moves batch-norm statistics.
-    """
+    # --- validation -----------------------------------------------------------------------------------------
+    def _validate(self, epoch: int) -> Mapping[str, float]:
+        adapted, train, result = self.adapted, self.train, self.result
+        before = random_state()
+        try:
+            with self.aside(), self.ema.applied(adapted) if self.ema else nullcontext():
+                bar = Interruptible(self.stop)
+                scores = self.backend.agree(
+                    evaluate(
+                        self.task,
+                        adapted.model,
+                        "val",
+                        train.eval_batch_size,
+                        backend=self.backend,
+                        progress=bar,
+                    )
+                )
+                if not math.isfinite(scores.get("loss", 0.0)):
+                    raise TrainingError(self._not_finite(scores["loss"], result.steps))
+                # an adapter that is still being pruned or grown is not the one that was asked for
+                ready = adapted.settled or epoch == train.epochs
+                better = ready and self.best.see(adapted, epoch, scores)
+        except Interrupted:
+            set_random_state(before)  # the validation will be made again
+            self._pause()
+            raise
+        result.history.append({"epoch": epoch, **scores})
+        if ready:
+            self.waited = 0 if better else self.waited + 1
+            result.stopped_early = train.patience is not None and self.waited >= train.patience
+        return scores
 
-    def __init__(self, task: Task) -> None:
-        self._sign = 1.0 if task.higher_is_better else -1.0
-        self._primary = task.primary
-        self._score: tuple[float, float] | None = None
-        self._epoch = 0
-        self._tensors: list[Tensor] = []
+    # --- stopping and going on ------------------------------------------------------------------------------
+    def _pause(self) -> None:
+        """Write a checkpoint when it is time to, and stop when that was asked for."""
+        due = self.checkpoint is not None and self.backend.is_main and self.checkpoint.due()
+        asked, due = (bool(n) for n in self.backend.total(self.stop.requested, due))
+        if self.checkpoint is not None and (asked or due):
+            self._write()
+        if asked:
+            self.progress.end()
+            raise Interrupted(f"stopped after step {self.result.steps} of {self.total}")
 
-    def see(self, adapted: Adapted, epoch: int, scores: dict[str, float]) -> None:
-        score = (self._sign * scores[self._primary], -scores.get("loss", 0.0))
-        if self._score is None or score > self._score:
-            self._score, self._epoch = score, epoch
-            live = _live(adapted)
-            if not self._tensors:
-                self._tensors = [tensor.detach().clone() for tensor in live]
-            for kept, tensor in zip(self._tensors, live, strict=True):
-                kept.copy_(tensor.detach())
+    def _write(self) -> None:
+        assert self.checkpoint is not None
+        started = time.perf_counter()
+        with self.aside():
+            check_finite(self.adapted, self.result.steps)
+            state = capture(self)
+            if self.backend.is_main:
+                self.checkpoint.write(state, self.result.steps)
+        self._aside += time.perf_counter() - started
 
-    def restore(self, adapted: Adapted) -> int:
-        """Put the best values back and return their epoch, 0 when nothing was ever validated."""
-        with torch.no_grad():
-            for kept, tensor in zip(self._tensors, _live(adapted) if self._tensors else [], strict=True):
-                tensor.copy_(kept)
-        return self._epoch
-
-
-def _live(adapted: Adapted) -> list[Tensor]:
-    return [*adapted.parameters(), *adapted.model.buffers()]
+    def _not_finite(self, loss: float, step: int) -> str:
+        train = self.train
+        hints = [f"a lower --train.lr (it is {train.lr:g})"]
+        if train.clip is None:
+            hints.append("--train.clip 1.0")
+        if train.warmup < 0.1:
+            hints.append("--train.warmup 0.1")
+        place = f"step {step} of {self.total} (epoch {self.result.epochs + 1})"
+        good = ""
+        if self.checkpoint is not None and self.checkpoint.step:
+            good = f"; the last good checkpoint is that of step {self.checkpoint.step}"
+        return f"the loss became {loss} at {place}: try {', or '.join(hints)}{good}"
 
 
 def _check_effect(adapted: Adapted, task: Task, train: TrainConfig, backend: Backend) -> None:
@@ -228,10 +309,11 @@ def _check_effect(adapted: Adapted, task: Task, train: TrainConfig, backend: Bac
         )
 
 
-def _not_finite(loss: float, step: int, total: int, epoch: int, train: TrainConfig) -> str:
-    hints = [f"a lower --train.lr (it is {train.lr:g})"]
-    if train.clip is None:
-        hints.append("--train.clip 1.0")
-    if train.warmup < 0.1:
-        hints.append("--train.warmup 0.1")
-    return f"the loss became {loss} at step {step} of {total} (epoch {epoch}): try {', or '.join(hints)}"
+def _bytes_of(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimizer's own tensors."""
+    return sum(
+        value.numel() * value.element_size()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )

@@ -68,6 +68,12 @@ class PeakMemory:
         self._look()
         self.bytes = max(0, self._peak - self._start)
 
+    @property
+    def peak(self) -> int:
+        """The peak so far, in bytes above the level at entry."""
+        self._look()
+        return max(0, self._peak - self._start)
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Inside the block nothing is measured; what it leaves behind for good counts afterwards."""

@@ -5,7 +5,11 @@ Torch-free, so that the command line can subclass it at start-up.
 
 from __future__ import annotations
 
-__all__ = ["Progress"]
+from typing import Protocol
+
+from peftx.errors import Interrupted
+
+__all__ = ["Interruptible", "Progress"]
 
 
 class Progress:
@@ -28,3 +32,37 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something the user should read."""
+
+
+class Wish(Protocol):
+    """Something that may ask for a stop."""
+
+    requested: bool
+
+
+class Interruptible(Progress):
+    """Passes on to another listener, and ends a countable stretch by `Interrupted` once a stop is asked for.
+
+    For work that changes nothing and can be done again, such as scoring.
+    """
+
+    def __init__(self, stop: Wish, to: Progress | None = None) -> None:
+        self._stop, self._to = stop, to or Progress()
+
+    def stage(self, text: str) -> None:
+        self._to.stage(text)
+
+    def begin(self, label: str, total: int) -> None:
+        self._to.begin(label, total)
+
+    def advance(self, metrics: dict[str, float] | None = None) -> None:
+        if self._stop.requested:
+            self._to.end()
+            raise Interrupted("stopped while scoring")
+        self._to.advance(metrics)
+
+    def end(self, summary: str = "") -> None:
+        self._to.end(summary)
+
+    def note(self, text: str) -> None:
+        self._to.note(text)
