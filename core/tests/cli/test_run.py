@@ -173,7 +173,7 @@ def test_errors_in_a_file_name_the_file(peftx, tmp_path):
     ]
     (tmp_path / "run.toml").write_text("[trian]\nlr = 1\n")
     err = peftx("run", "toy", "--config", "run.toml", "--dry-run")[2]
-    assert err == "error: trian in run.toml: no such option. Did you mean train?\n"
+    assert err == "error: trian in run.toml: no such option. Did you mean train, track?\n"
     (tmp_path / "run.toml").write_text("[method]\nname = 3\n")
     assert "method.name in run.toml must be text (got 3)" in peftx("run", "toy", "--config", "run.toml")[2]
     (tmp_path / "run.toml").write_text("train = 3\n")
@@ -231,8 +231,9 @@ class _Result:
 def executed(monkeypatch):
     seen = []
 
-    def execute(config, registry, progress):
+    def execute(config, registry, progress, resume):
         seen.append(config)
+        assert resume is (config.out is not None and (config.out / "config.toml").is_file())
         progress.stage("training toy.scale")
         return _Result()
 
@@ -259,3 +260,44 @@ def test_a_run_prints_json(peftx, executed):
     status, out, err = peftx("run", "toy", "--json")
     assert status == 0 and json.loads(out) == {"folder": "runs/x", "rows": [], "status": "complete"}
     assert err == "training toy.scale\n"
+
+
+RESUMED = """
+seed = 3
+[task]
+name = "toy.sorting"
+[method]
+name = "toy.scale"
+start = 2.0
+[data]
+name = "toy.small"
+[model]
+name = "toy.net"
+[train]
+epochs = 7
+"""
+
+
+def test_resume_takes_settings_and_folder_from_the_run(peftx, executed, tmp_path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.toml").write_text(RESUMED)
+    for typed in (["--resume", "half"], ["--resume=half", "--offline"], ["toy", "--resume", "half"]):
+        assert peftx("run", *typed)[0] == 0
+        config = executed[-1]
+        assert str(config.out) == "half" and config.seed == 3 and config.train.epochs == 7
+        assert config.method.name == "toy.scale" and config.method.options == {"start": 2.0}
+    assert peftx("run", "--resume", "half", "--epochs", "9")[0] == 0
+    assert executed[-1].train.epochs == 9  # `execute` compares, and refuses
+
+
+def test_resume_of_nothing_is_one_sentence(peftx, executed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for typed, words in (
+        (["--resume", "nowhere"], "no run folder at nowhere"),
+        (["--resume", "empty"], "empty is not the folder of a run"),
+        (["--resume"], "--resume needs a value"),
+        (["--resume", "empty", "--out", "x"], "brings its own --config and --out"),
+    ):
+        status, _, err = peftx("run", *typed)
+        assert status == 2 and words in err and err.count("\n") == 1
+    assert not executed

@@ -25,6 +25,8 @@ def run(registry: Registry, out: Path, progress: Progress | None = None, **value
         "out": out,
         "device": "cpu",
         "baselines": ["core.head", "core.full"],
+        "efficiency": False,
+        "report": False,
     }
     return execute(RunConfig.model_validate(settings | values), registry, progress)
 
@@ -51,6 +53,8 @@ def test_the_folder_holds_config_record_metrics_and_adapter(registry: Registry, 
         "record.json",
         "metrics.jsonl",
         "adapter",
+        "details.json",
+        ".lock",
     }
     record = json.loads((result.folder / "record.json").read_text())
     assert record["status"] == "complete" and record["seed"] == 3
@@ -102,10 +106,10 @@ def test_a_failing_baseline_is_a_row_that_says_so(
 
     real = rows.train_row
 
-    def failing(method: Any, *arguments: Any, **named: Any) -> Any:
-        if method.name == "core.head":
+    def failing(row: Any, *arguments: Any, **named: Any) -> Any:
+        if row.method.name == "core.head":
             raise TrainingError("the loss became nan at step 3")
-        return real(method, *arguments, **named)
+        return real(row, *arguments, **named)
 
     monkeypatch.setattr(rows, "train_row", failing)
     result = run(registry, tmp_path / "run", train={"epochs": 1})
@@ -115,11 +119,12 @@ def test_a_failing_baseline_is_a_row_that_says_so(
     assert result.record["status"] == "complete" and len(result.rows) == 3
 
 
-def test_the_methods_own_failure_is_an_error_and_leaves_no_record(registry: Registry, tmp_path: Path) -> None:
+def test_the_methods_own_failure_is_an_error_that_the_record_tells(registry: Registry, tmp_path: Path) -> None:
     task = {"name": "toy", "explode_at": 4}  # the first pass warms up
     with pytest.raises(TrainingError, match=r"nan at step 3 of 30"):
         run(registry, tmp_path / "run", task=task)
-    assert not (tmp_path / "run" / "record.json").exists()
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["status"] == "failed" and "nan at step 3 of 30" in record["error"] and record["rows"] == []
     assert not (tmp_path / "run" / "adapter").exists()
 
 
@@ -167,12 +172,14 @@ def test_listeners_hear_the_run(registry: Registry, tmp_path: Path, monkeypatch:
     assert events == [
         "peftx_run_started",
         *["peftx_step"] * 6,
-        *["peftx_evaluated"] * 2,
+        *["peftx_evaluated"] * 3,
         "peftx_run_finished",
     ]
-    assert heard[0][1]["run"].folder == result.folder
+    assert heard[0][1]["run"].folder == result.folder and heard[0][1]["resumed"] is False
     assert heard[1][1]["step"] == 1 and heard[1][1]["metrics"].keys() == {"loss", "lr"}
-    assert heard[-2][1]["split"] == "test" and heard[-2][1]["metrics"]["n"] == 33
+    assert {values["row"] for _, values in heard[1:-1]} == {"core.lora"}
+    assert [values["split"] for event, values in heard if event == "peftx_evaluated"] == ["val", "val", "test"]
+    assert heard[-2][1]["step"] == 6 and heard[-2][1]["metrics"]["n"] == 33
     assert heard[-1][1]["record"]["status"] == "complete"
 
 

@@ -27,6 +27,8 @@ def _config(**changes: Any) -> RunConfig:
         "train": {"epochs": 2},
         "device": "cpu",
         "baselines": [],
+        "efficiency": False,
+        "report": False,
     }
     return RunConfig.model_validate(base | changes)
 

@@ -26,6 +26,8 @@ def folder(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -
             "out": tmp_path / "run",
             "device": "cpu",
             "baselines": [],
+            "efficiency": False,
+            "report": False,
         }
     )
     return execute(config, registry).folder
@@ -52,6 +54,8 @@ def test_full_tuning_of_a_network_with_batch_norm_is_reproduced(registry: Regist
             "out": tmp_path / "run",
             "device": "cpu",
             "baselines": [],
+            "efficiency": False,
+            "report": False,
         }
     )
     assert evaluate(execute(config, registry).folder, registry).exact

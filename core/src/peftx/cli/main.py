@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import click
 
 from peftx.cli.app import cli
-from peftx.errors import TrainingError, UserError
+from peftx.errors import Interrupted, TrainingError, UserError
 
 __all__ = ["main"]
 
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except click.ClickException as error:
         return _say(_sentence(error), 2)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 130
     except UserError as error:
         if debug:
             raise

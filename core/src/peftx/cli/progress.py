@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ PAUSE = 10.0
 def make_progress(stream: TextIO | None = None) -> Iterator[Progress]:
     """Give the progress that fits the stream, and close its bars in the end."""
     stream = stream or sys.stderr
+    if os.environ.get("RANK", "0") != "0":  # one of several processes that a launcher started together
+        yield Progress()
+        return
     if not stream.isatty():
         yield Lines(stream)
         return

@@ -1,36 +1,63 @@
 """The folder of a run: its name, and files that are either whole or not there.
 
-config.toml      the run, fully resolved
-record.json      what happened: versions, device, data, scores of every row
-metrics.jsonl    one line per optimizer step and epoch, appended
+config.toml      the run, fully resolved, from the start
+record.json      what happened: versions, device, data, scores of every row; from the start, rewritten after each row
+metrics.jsonl    one line per optimizer step, epoch and score, appended
+details.json     what stands behind the scores: bins of confidence, confusion
 adapter/         the trained adapter
+checkpoint/      where each row under way goes on; gone when the run is complete
+report.html      a page about all of it
+.lock            held by the process that is at work
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from peftx.errors import RunError
+from filelock import FileLock, Timeout
 
-__all__ = ["ADAPTER", "CONFIG", "METRICS", "RECORD", "append_line", "create", "is_run", "write_text"]
+from peftx.errors import BusyError, RunError
+
+__all__ = [
+    "ADAPTER",
+    "CHECKPOINT",
+    "CONFIG",
+    "DETAILS",
+    "LOCK",
+    "METRICS",
+    "RECORD",
+    "REPORT",
+    "append_line",
+    "check_space",
+    "clear",
+    "create",
+    "cut",
+    "is_run",
+    "locked",
+    "state_of",
+    "write_text",
+]
 
 CONFIG, RECORD, METRICS, ADAPTER = "config.toml", "record.json", "metrics.jsonl", "adapter"
-_OURS = (CONFIG, RECORD, METRICS, ADAPTER)
+CHECKPOINT, DETAILS, REPORT, LOCK = "checkpoint", "details.json", "report.html", ".lock"
+_OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, REPORT, "tensorboard", CONFIG)
 
 
 def create(out: Path | None, method: str, data: str, now: datetime | None = None) -> Path:
     """Make the folder of a new run and return it: `out`, or ``runs/<date-time>-<method>-<data>``.
 
-    A run at `out` that never came to its end is replaced; a finished one is never touched.
+    An unfinished run at `out` that has trained nothing yet may be replaced, by `clear`; any other is never touched.
 
     Raises:
-        RunError: `out` is a file, holds a finished run or something that is not a run, or cannot be written.
+        RunError: `out` is a file, holds a run or something that is not a run, or cannot be written.
     """
     try:
         if out is None:
@@ -40,14 +67,18 @@ def create(out: Path | None, method: str, data: str, now: datetime | None = None
         out = out.expanduser()
         if out.exists() and not out.is_dir():
             raise RunError(f"--out {out} is a file; name a folder")
-        if out.is_dir() and any(out.iterdir()):
-            if not is_run(out):
+        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+            if not is_run(out) and not (out / RECORD).is_file():
                 raise RunError(f"--out {out} is not empty and not a run: name a new or an empty folder")
-            if _finished(out):
+            if state_of(out) == "complete":
                 raise RunError(
                     f"--out {out} holds a finished run: name a new folder, or delete that run first"
                 )
-            _clear(out)
+            if (out / CHECKPOINT).is_dir() or (out / ADAPTER).is_dir():
+                raise RunError(
+                    f"--out {out} holds a run that did not finish: go on with `peftx run --resume {out}`, name a new "
+                    "folder, or delete that run first"
+                )
         out.mkdir(parents=True, exist_ok=True)
         return out
     except OSError as error:
@@ -59,6 +90,53 @@ def create(out: Path | None, method: str, data: str, now: datetime | None = None
 def is_run(folder: Path) -> bool:
     """Whether `folder` was written by a run, finished or not."""
     return (folder / CONFIG).is_file()
+
+
+def state_of(folder: Path) -> str:
+    """The status its record gives a run; empty where there is no readable record."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(record.get("status", "")) if isinstance(record, dict) else ""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; the system lets it go when the process ends, however it ends.
+
+    Raises:
+        BusyError: another process is at work on it.
+        RunError: the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"another process is at work on {folder}: wait for it, or stop it, and try again"
+        ) from None
+    except OSError as error:
+        raise RunError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        RunError: fewer than `needed` bytes are free where `folder` is.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"{folder} is on a disk with {free / 2**20:,.0f} MiB free, and this run needs about "
+            f"{needed / 2**20:,.0f} MiB for its adapter and checkpoints: free some space, or name a folder elsewhere "
+            "with --out"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,16 +158,58 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, values: dict[str, Any]) -> None:
-    """Append one JSON object as a line.
+    """Append one JSON object as a line: the whole line, or nothing.
 
     Raises:
         RunError: the file cannot be written.
     """
+    line = (json.dumps(values) + "\n").encode()
+    before = None
     try:
-        with path.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(json.dumps(values) + "\n")
+        with path.open("ab", buffering=0) as stream:
+            before = stream.tell()
+            if stream.write(line) != len(line):
+                raise OSError(28, "No space left on device")
+    except OSError as error:
+        if before is not None:
+            with contextlib.suppress(OSError):
+                os.truncate(path, before)
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def cut(path: Path, size: int) -> None:
+    """Shorten a file to `size` bytes: what was appended after a checkpoint will be appended again.
+
+    Raises:
+        RunError: the file is shorter than that, or cannot be written.
+    """
+    try:
+        if not path.exists() and not size:
+            return
+        if path.stat().st_size < size:
+            raise RunError(f"{path} is shorter than its checkpoint says: start the run anew")
+        os.truncate(path, size)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def clear(folder: Path) -> None:
+    """Remove a former run's own files and nothing else.
+
+    Raises:
+        RunError: one cannot be removed.
+    """
+    try:
+        for name in _OURS:
+            path = folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot clear the run folder {error.filename or folder}: {error.strerror or error}"
+        ) from error
 
 
 def _fresh(parent: Path, name: str) -> Path:
@@ -102,24 +222,6 @@ def _fresh(parent: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
-
-
-def _finished(folder: Path) -> bool:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("status") == "complete"
-
-
-def _clear(folder: Path) -> None:
-    """Remove a former run's own files and nothing else."""
-    for name in _OURS:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _slug(name: str) -> str:

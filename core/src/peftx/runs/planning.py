@@ -23,7 +23,7 @@ from peftx.plugins.registry import Entry, Registry
 from peftx.plugins.targets import load_target
 from peftx.runs.matching import why_not
 
-__all__ = ["Plan", "preflight", "settle"]
+__all__ = ["Plan", "Row", "preflight", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,10 @@ class Plan:
             "offline": config.offline,
             "data_root": None if config.data_root is None else config.data_root.expanduser().absolute(),
             "baselines": [entry.name for entry in self.baselines],
+            "test": config.test,
+            "efficiency": config.efficiency,
+            "report": config.report,
+            "track": list(config.track),
             "task": {"name": self.task.name, **_plain(self.task_config)},
             "method": {"name": self.method.name, **_plain(self.method_config)},
             "data": {"name": self.data_name, **_plain(self.data_config, skip=self._data_argument())},
@@ -81,6 +85,23 @@ class Plan:
 
     def _data_argument(self) -> tuple[str, ...]:
         return ("path",) if self.data.argument else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row to be trained: the method, its options, its settings."""
+
+    method: Entry[MethodSpec]
+    config: Any
+    train: TrainConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the record's plan."""
+        return {
+            "method": self.method.name,
+            "options": self.config.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+        }
 
 
 def preflight(config: RunConfig, registry: Registry | None = None, *, locate: bool = True) -> Plan:

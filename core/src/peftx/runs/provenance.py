@@ -13,6 +13,7 @@ import torch
 
 from peftx.data.contract import Dataset
 from peftx.plugins.registry import Registry
+from peftx.training.backend import Backend
 
 __all__ = ["data_card", "environment", "git_state", "now", "versions"]
 
@@ -35,11 +36,13 @@ def versions(registry: Registry) -> dict[str, str]:
     return found
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(backend: Backend) -> dict[str, Any]:
     """Where the run ran."""
+    device = backend.device
     found: dict[str, Any] = {
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "processes": backend.processes,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(terse=True),
     }

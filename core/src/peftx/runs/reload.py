@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from peftx.runs import provenance
 from peftx.runs import record as records
 from peftx.runs.planning import Plan, preflight
 from peftx.runs.result import Run
-from peftx.runs.session import load_data, make_task
+from peftx.runs.session import load_data, make_task, threads_of
 from peftx.tasks.contract import Task
 from peftx.tasks.scoring import evaluate as score
 from peftx.training.backend import Backend
@@ -100,13 +99,20 @@ def evaluate(
     task.prepare(list(recorded))
     measured = {}
     run = Run(plan.config, folder)
-    with _threads(record):
+    with threads_of(record):
         backend, model = rebuild(plan, task, folder)
         for split in recorded:
             measured[split] = score(
                 task, model, split, record["eval_batch_size"], backend=backend, progress=progress
             )
-            plan.registry.events.fire("peftx_evaluated", run=run, split=split, metrics=measured[split])
+            plan.registry.events.fire(
+                "peftx_evaluated",
+                run=run,
+                row=plan.method.name,
+                split=split,
+                step=record["rows"][0]["steps"],
+                metrics=measured[split],
+            )
     return Reproduction(folder, recorded, measured, _changed(plan, record, backend))
 
 
@@ -208,22 +214,11 @@ def rebuild(plan: Plan, task: Task, folder: Path) -> tuple[Backend, nn.Module]:
     return backend, model.to(backend.device)
 
 
-@contextmanager
-def _threads(record: dict[str, Any]) -> Iterator[None]:
-    """Use as many threads as the run did: sums split among threads differ in their last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(record["environment"]["threads"]))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _changed(plan: Plan, record: dict[str, Any], backend: Backend) -> tuple[str, ...]:
-    now = {**provenance.versions(plan.registry), **provenance.environment(backend.device)}
+    now = {**provenance.versions(plan.registry), **provenance.environment(backend)}
     then = {**record["versions"], **record["environment"]}
     return tuple(
         f"{name} was {then[name]}, is {now.get(name, 'absent')}"
         for name in then
-        if then[name] != now.get(name) and name != "threads"
+        if then[name] != now.get(name) and name not in ("threads", "processes")
     )

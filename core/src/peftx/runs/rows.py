@@ -2,57 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from peftx.adapters import Adapted, attach
-from peftx.adapters.attachment import plan_of, refuse_model, resolve_method
-from peftx.config.run import TrainConfig
-from peftx.errors import TrainingError
-from peftx.plugins.descriptors import MethodSpec
-from peftx.plugins.registry import Entry
+from peftx import artifacts
+from peftx.adapters import attach
+from peftx.adapters.explanation import Counts, explain
+from peftx.config.run import RunConfig, TrainConfig
+from peftx.errors import ArtifactError, RunError, TrainingError
+from peftx.runs import folder as files
+from peftx.runs.ledger import Ledger
+from peftx.runs.planning import Row
 from peftx.tasks.contract import Task
 from peftx.tasks.scoring import evaluate
 from peftx.training.backend import Backend
+from peftx.training.checkpoint import Checkpoint
 from peftx.training.engine import fit
 from peftx.training.memory import PeakMemory
-from peftx.training.progress import Progress
+from peftx.training.progress import Interruptible, Progress
 from peftx.training.seeds import seed_all
+from peftx.training.stopping import Stop
 
-__all__ = ["rehearse", "train_row"]
-
-Log = Callable[[dict[str, Any]], None]
+__all__ = ["rehearse", "space_needed", "train_row"]
 
 
 def train_row(
-    method: Entry[MethodSpec],
-    method_config: Any,
+    row: Row,
     task: Task,
-    train: TrainConfig,
+    config: RunConfig,
     *,
-    seed: int,
+    ledger: Ledger,
     backend: Backend,
     progress: Progress,
-    log: Log,
-) -> tuple[Adapted, dict[str, Any]]:
-    """Train `method` on a fresh model; return the adapted model and the row, JSON-ready.
+    stop: Stop,
+    announce: Callable[[dict[str, Any]], None],
+    keep: bool,
+) -> dict[str, Any]:
+    """Train a row's method on a fresh model, or go on with it, and return its figures, JSON-ready.
 
     Streams of random numbers are restarted for the model, the adapter and the data order, so every row begins
-    with the same base and head, and sees the same batches. `log` gets one dict per step, epoch and
-    evaluation.
+    with the same base and head, and sees the same batches. `keep`: save the adapter to the run's folder.
 
     Raises:
         TrainingError: training stopped itself, or the device has too little memory for it.
+        RunError: something cannot be written, or a checkpoint is damaged.
+        Interrupted: a stop was asked for.
     """
-    with _memory_told(method.name, train, backend), PeakMemory(backend.device) as memory:
+    name, train, seed = row.method.name, row.train, config.seed
+    folder = ledger.folder / files.CHECKPOINT / name
+    checkpoint = Checkpoint(folder, train.checkpoint)
+    former = {"peak": 0}
+
+    def log(values: dict[str, Any]) -> None:
+        ledger.log({"row": name, **values})
+        announce(values)
+
+    def resumed(extra: Mapping[str, Any]) -> None:
+        ledger.cut(extra["logged"])
+        former["peak"] = extra["peak"]
+        progress.note(f"{name} goes on from its checkpoint")
+
+    if not (folder / "state.json").is_file():
+        ledger.cut_to_rows()
+    with _files_told(folder), _memory_told(name, train, backend), PeakMemory(backend.device) as memory:
         seed_all(seed, "model")
         model = task.build_model()
         seed_all(seed, "adapter")
-        adapted = attach(model, method.name, config=method_config)
+        adapted = attach(model, name, config=row.config)
         done = fit(
             adapted,
             task,
@@ -63,33 +83,52 @@ def train_row(
             on_step=lambda step, metrics: log({"event": "step", "step": step, **metrics}),
             on_epoch=lambda epoch, metrics: log({"event": "epoch", "epoch": epoch, **metrics}),
             aside=memory.paused,  # large evaluation batches would hide what training needs
+            checkpoint=checkpoint,
+            extra=lambda: {"logged": ledger.logged(), "peak": max(former["peak"], memory.peak)},
+            resumed=resumed,
+            stop=stop,
         )
-    scores = {}
-    for split in ("val", "test"):
+    scores: dict[str, dict[str, float]] = {}
+    bar = Interruptible(stop, progress) if backend.processes == 1 else progress
+    for split in ("val", "test") if config.test else ("val",):
         if split in task.splits():
-            scores[split] = evaluate(
-                task, model, split, train.eval_batch_size, backend=backend, progress=progress
+            scores[split] = backend.agree(
+                evaluate(task, model, split, train.eval_batch_size, backend=backend, progress=bar)
             )
-            log({"event": "evaluated", "split": split, **scores[split]})
-    counts = adapted.counts()
-    return adapted, {
-        "method": method.name,
-        "options": method_config.model_dump(mode="json"),
+            log({"event": "evaluated", "split": split, "step": done.steps, **scores[split]})
+    counts, merges = adapted.counts(), adapted.merges
+    if keep and ledger.writes:
+        artifacts.save(adapted, ledger.folder / files.ADAPTER)
+    ledger.add_details(name, scores)
+    figures = {
+        "method": name,
+        "options": row.config.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),
         "trainable": counts.trainable,
         "counts": asdict(counts),
+        "merges": merges,
         "stored_bytes": counts.stored_bytes,
-        "peak_memory_bytes": memory.bytes,
+        "peak_memory_bytes": max(former["peak"], memory.bytes),
         "peak_memory_how": memory.how,
         "seconds": done.seconds,
         "steps": done.steps,
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
         "selected_on": done.selected_on,
+        "stopped_early": done.stopped_early,
         "train_loss": done.train_loss,
         "history": done.history,
         "metrics": scores,
     }
+    if config.efficiency and backend.processes == 1:
+        from peftx.runs import efficiency
+
+        progress.stage(f"measuring {name}")
+        # the last thing that is done with this model: it may be used up
+        figures["efficiency"] = efficiency.measure(
+            adapted, task, train, backend, optimizer_bytes=done.optimizer_bytes
+        )
+    return figures
 
 
 @contextmanager
@@ -105,25 +144,47 @@ def _memory_told(method: str, train: TrainConfig, backend: Backend) -> Iterator[
         ) from error
 
 
-def rehearse(
-    method: Entry[MethodSpec], method_config: Any, task: Task, backend: Backend, batch_size: int
-) -> None:
-    """Refuse a method that finds nothing to adapt in the task's model, and warm the process up.
+@contextmanager
+def _files_told(folder: object) -> Iterator[None]:
+    """A checkpoint that cannot be written or read is a fault of the run's folder, not of the method."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise RunError(f"{error} (the checkpoint is in {folder}; without it this row starts anew)") from error
 
-    Comes before the run folder is made, so that a mistyped target neither leaves half a run behind nor replaces a
-    finished one. The step of the bare model keeps what the process does once (libraries read lazily, thread pools,
-    scratch buffers) out of the first row's memory on a CPU.
+
+def rehearse(rows: Sequence[Row], task: Task, backend: Backend) -> int:
+    """Refuse methods that find nothing to adapt in the task's model, warm the process up, and return the bytes the run
+    will need on its disk.
+
+    Comes before the run folder is made, so that a mistyped target leaves no half run behind. The step of the bare
+    model keeps what the process does once (libraries read lazily, thread pools, scratch buffers) out of the first row's
+    memory on a CPU.
 
     Raises:
-        SelectionError, ConfigError, AdapterError: the method does not fit the model.
+        SelectionError, ConfigError, AdapterError: the first row's method does not fit the model.
     """
     model = task.build_model()
-    name, instance, config = resolve_method(method.name, method_config, {})
-    refuse_model(model)
-    plan_of(model, name, instance, config)
-    if backend.device.type != "cpu":
-        return
-    batch = next(iter(task.batches("train", min(batch_size, 8))))
-    with backend.autocast():
-        loss = task.loss(model.train(), backend.place(batch))
-    backend.backward(loss)
+    needed = []
+    for index, row in enumerate(rows):
+        try:
+            counts = explain(model, row.method.name, config=row.config).counts
+        except Exception:
+            if index == 0:
+                raise
+            continue  # a baseline that does not fit will be a row that says so
+        needed.append(space_needed(counts, row.train))
+    if backend.device.type == "cpu":
+        batch = next(iter(task.batches("train", min(rows[0].train.batch_size, 8))))
+        with backend.autocast():
+            loss = task.loss(model.train(), backend.place(batch))
+        backend.backward(loss)
+    return max(needed)
+
+
+def space_needed(counts: Counts, train: TrainConfig) -> int:
+    """Bytes a row takes at most: its adapter, and two checkpoints while one replaces the other."""
+    moments = 2 * 4 * counts.trainable
+    average = 4 * counts.trainable if train.ema is not None else 0
+    state = counts.stored_bytes * 2 + moments + average  # the adapter as it is, and at its best epoch
+    return counts.stored_bytes + 2 * state + 2**20

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
 from torch import nn
 
 from peftx.data.contract import Dataset
 from peftx.runs.planning import Plan
 from peftx.tasks.contract import ModelSource, Task
 
-__all__ = ["load_data", "make_task"]
+__all__ = ["load_data", "make_task", "threads_of"]
 
 
 def load_data(plan: Plan) -> Dataset:
@@ -25,6 +30,17 @@ def make_task(plan: Plan, data: Dataset) -> Task:
     task = plan.task.load()(plan.task_config, data, model_source(plan), plan.ctx)
     task.workers = plan.config.train.workers
     return task
+
+
+@contextmanager
+def threads_of(record: Mapping[str, Any]) -> Iterator[None]:
+    """Use as many threads as the run did: sums split among threads differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(record["environment"]["threads"]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def model_source(plan: Plan) -> ModelSource:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +22,7 @@ OWN = (
     ("--method NAME", "method to train (default: the task's)"),
     ("--data NAME", "data set (default: the task's)"),
     ("--model NAME", "base model (default: the task's)"),
+    ("--resume RUN", "go on with a run that did not finish, with the settings it began with"),
     ("--config FILE", "TOML file of the same shape as a run's config.toml; flags win over it"),
     ("--dry-run", "print the resolved configuration and stop; torch is not imported"),
     ("--json", "print the result as JSON"),
@@ -29,6 +32,7 @@ EXAMPLES = (
     "peftx run vision --data digits",
     "peftx run vision --method core.dora --rank 16 --train.lr 3e-3 --baselines none",
     "peftx run vision --config run.toml --seed 1 --out runs/again",
+    "peftx run --resume runs/again",
     "peftx run vision --method core.lora --help",
 )
 
@@ -76,6 +80,7 @@ def command(state: State, arguments: tuple[str, ...]) -> None:
     from peftx.cli.assembling import assemble
     from peftx.cli.output import note, print_json
 
+    folder, arguments = resumed(arguments)
     request = assemble(registry, arguments)
     dry, as_json = request.flags.switch("dry_run"), request.flags.switch("json")
     config = request.config()
@@ -96,8 +101,41 @@ def command(state: State, arguments: tuple[str, ...]) -> None:
     from peftx.runs import execute
 
     with make_progress() as progress:
-        result = execute(config, registry, progress)
-    report(result, as_json)
+        result = execute(config, registry, progress, resume=folder is not None)
+    if is_main_process():
+        report(result, as_json)
+
+
+def resumed(arguments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """Turn ``--resume RUN`` into the run's own configuration and folder, which the other flags must not contradict."""
+    from peftx.cli.assembling import SWITCHES
+    from peftx.config.flags import parse
+    from peftx.errors import ConfigError
+
+    flags = parse(arguments, SWITCHES)
+    folder = flags.text("resume")
+    if folder is None:
+        return None, arguments
+    if flags.pop("config") or flags.pop("out"):
+        raise ConfigError("--resume RUN brings its own --config and --out; leave those out")
+    from peftx.cli.commands.eval import require_run
+
+    path = Path(folder).expanduser()
+    require_run(path)
+    kept = list(arguments)
+    for index, word in enumerate(kept):
+        if word == "--resume":
+            kept[index : index + 2] = []
+            break
+        if word.startswith("--resume="):
+            kept[index : index + 1] = []
+            break
+    return path, (*kept, "--config", str(path / "config.toml"), "--out", str(path))
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints, among those a launcher started together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def report(result: Any, as_json: bool) -> None:
@@ -158,4 +196,4 @@ def _registry(ctx: click.Context) -> Registry:
     return (found if found is not None else State()).registry()
 
 
-__all__ = ["EXAMPLES", "OWN", "command", "report", "write_help"]
+__all__ = ["EXAMPLES", "OWN", "command", "is_main_process", "report", "resumed", "write_help"]
