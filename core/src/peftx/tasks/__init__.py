@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from peftx.tasks.contract import Batch, Batches, Meter, ModelSource, Task
+from peftx.tasks.contract import Batch, Batches, DetailedMeter, Meter, ModelSource, Scores, Task
 
-__all__ = ["Batch", "Batches", "Meter", "ModelSource", "Task"]
+__all__ = ["Batch", "Batches", "DetailedMeter", "Meter", "ModelSource", "Scores", "Task"]

@@ -7,11 +7,11 @@ only this contract, so they hold for images, waveforms and point clouds alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,38 @@ class Batches(Protocol):
 
 
 class Meter(Protocol):
-    """Accumulates a metric over batches. Exact: integers are counted, sums are kept in float64."""
+    """Accumulates a metric over batches. Exact: integers are counted, sums are kept in float64.
+
+    It may have a method `details` as well, see `DetailedMeter`.
+    """
 
     def update(self, outputs: Any, batch: Batch) -> None: ...
 
     def compute(self) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class DetailedMeter(Meter, Protocol):
+    """A meter that can say what stands behind its scores: bins, counts by class, whatever a report may draw."""
+
+    def details(self) -> dict[str, Any]:
+        """Return them JSON-ready: without NaN, and of a size that depends on the classes, not on the samples."""
+        ...
+
+
+class Scores(dict[str, float]):
+    """Scores by name; `details` holds what stands behind them, JSON-ready, {} for nothing.
+
+    A dict in every other way: equal to a plain one with the same scores.
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, float] | Iterable[tuple[str, float]] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(scores)
+        self.details: dict[str, Any] = dict(details or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +175,10 @@ class Task(ABC):
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         tick: Callable[[], None] | None = None,
     ) -> dict[str, float]:
-        """Score `model` on `split`. Call through `peftx.evaluation.evaluate`, which sets eval mode and
-        no_grad."""
+        """Score `model` on `split`: `Scores`, with the details of the meter, or a plain dict if there are none.
+
+        Call through `peftx.evaluation.evaluate`, which sets eval mode and no_grad.
+        """
         meter = self.meter()
         for batch in self.batches(split, batch_size):
             batch = {name: value.to(device) for name, value in batch.items()}
@@ -158,7 +187,7 @@ class Task(ABC):
             meter.update(outputs, batch)
             if tick is not None:
                 tick()
-        return meter.compute()
+        return Scores(meter.compute(), meter.details() if isinstance(meter, DetailedMeter) else None)
 
     def predict(
         self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"

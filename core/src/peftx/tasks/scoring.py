@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from peftx.tasks.contract import Task
+from peftx.tasks.contract import Scores, Task
 
 __all__ = ["evaluate"]
 
@@ -45,10 +45,10 @@ def evaluate(
     *,
     backend: Where | None = None,
     progress: Bar | None = None,
-) -> dict[str, float]:
+) -> Scores:
     """Score `model` on `split`; the training mode of each of its modules is put back afterwards.
 
-    Without a `backend` the model is used where it is, in its own precision.
+    Without a `backend` the model is used where it is, in its own precision. The details of the scores come along.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -58,16 +58,19 @@ def evaluate(
     try:
         with torch.no_grad():
             if backend is None:
-                return task.evaluate(model, split, batch_size, device=_device(model), tick=tick)
-            return task.evaluate(
-                model, split, batch_size, device=backend.device, autocast=backend.autocast, tick=tick
-            )
+                found = task.evaluate(model, split, batch_size, device=_device(model), tick=tick)
+            else:
+                found = task.evaluate(
+                    model, split, batch_size, device=backend.device, autocast=backend.autocast, tick=tick
+                )
     finally:
         # module by module: parts of a frozen trunk may sit in eval mode while the rest trains
         for module, training in modes:
             module.training = training
         if progress is not None:
             progress.end()
+    # a task of somebody else's may well give a plain dict
+    return found if isinstance(found, Scores) else Scores(found)
 
 
 def _device(model: nn.Module) -> torch.device:
