@@ -30,5 +30,5 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     forget()
     yield get_registry()
     forget()
-    for name in ("toypack_plugin", "toypack_task"):
+    for name in ("toypack_plugin", "toypack_task", "toypack_kill"):
         sys.modules.pop(name, None)

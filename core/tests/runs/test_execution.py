@@ -119,7 +119,9 @@ def test_a_failing_baseline_is_a_row_that_says_so(
     assert result.record["status"] == "complete" and len(result.rows) == 3
 
 
-def test_the_methods_own_failure_is_an_error_that_the_record_tells(registry: Registry, tmp_path: Path) -> None:
+def test_the_methods_own_failure_is_an_error_that_the_record_tells(
+    registry: Registry, tmp_path: Path
+) -> None:
     task = {"name": "toy", "explode_at": 4}  # the first pass warms up
     with pytest.raises(TrainingError, match=r"nan at step 3 of 30"):
         run(registry, tmp_path / "run", task=task)
@@ -178,7 +180,11 @@ def test_listeners_hear_the_run(registry: Registry, tmp_path: Path, monkeypatch:
     assert heard[0][1]["run"].folder == result.folder and heard[0][1]["resumed"] is False
     assert heard[1][1]["step"] == 1 and heard[1][1]["metrics"].keys() == {"loss", "lr"}
     assert {values["row"] for _, values in heard[1:-1]} == {"core.lora"}
-    assert [values["split"] for event, values in heard if event == "peftx_evaluated"] == ["val", "val", "test"]
+    assert [values["split"] for event, values in heard if event == "peftx_evaluated"] == [
+        "val",
+        "val",
+        "test",
+    ]
     assert heard[-2][1]["step"] == 6 and heard[-2][1]["metrics"]["n"] == 33
     assert heard[-1][1]["record"]["status"] == "complete"
 

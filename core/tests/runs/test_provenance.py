@@ -20,7 +20,9 @@ def test_versions_name_peftx_its_packs_and_torch(registry: Registry) -> None:
 
 def test_environment_names_the_device_and_threads() -> None:
     found = provenance.environment(Backend("cpu"))
-    assert found["device"] == "cpu" and found["processes"] == 1 and found["threads"] == torch.get_num_threads()
+    assert (
+        found["device"] == "cpu" and found["processes"] == 1 and found["threads"] == torch.get_num_threads()
+    )
 
 
 def test_git_state(tmp_path: Path) -> None:

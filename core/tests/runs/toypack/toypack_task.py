@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import toypack_kill
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -112,6 +113,7 @@ class Sorting(Task):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        toypack_kill.lay()
         self.losses = 0
         self.prepared: list[str] = []
 
@@ -119,6 +121,8 @@ class Sorting(Task):
         self.prepared = list(splits)
 
     def build_model(self) -> nn.Module:
+        if toypack_kill.at("start"):
+            toypack_kill.die()
         if self.model.build is None:
             return Net(len(self.data.classes))
         return self.model.build(len(self.data.classes))
@@ -129,10 +133,14 @@ class Sorting(Task):
         return PointBatches(self.data.splits[split], batch_size, generator if train else None)
 
     def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        if not model.training and toypack_kill.at("score"):
+            toypack_kill.die()
         return model(batch["points"])
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         loss = cross_entropy(self.forward(model, batch), batch["labels"])
+        if toypack_kill.at("step"):
+            toypack_kill.die()
         self.losses += 1
         return loss * float("nan") if self.losses == getattr(self.config, "explode_at", 0) else loss
 
