@@ -113,6 +113,19 @@ def test_a_checkpointed_part_keeps_its_inputs_alone(make_task: Callable[..., Any
     assert kept == 4 * N * (FEATURES + WIDTH) + LOSS < whole
 
 
+def test_what_a_forward_drops_on_the_way_is_not_kept(make_task: Callable[..., Any], cpu: Backend) -> None:
+    task = make_task()
+    model, real = adapt(task, "core.full").model, task.loss
+    kept = saved_bytes(model, task, batch_of(task), cpu)
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        model(batch["points"]).exp().sum().item()  # exp keeps its own output
+        return real(model, batch)
+
+    task.loss = loss
+    assert saved_bytes(model, task, batch_of(task), cpu) == kept
+
+
 def test_a_model_that_trains_nothing_keeps_nothing(make_task: Callable[..., Any], cpu: Backend) -> None:
     task = make_task()
     model = task.build_model().requires_grad_(False)
