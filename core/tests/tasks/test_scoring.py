@@ -1,7 +1,9 @@
-"""The one way scores are taken."""
+"""The one way scores are taken, and the details that travel with them."""
 
 from __future__ import annotations
 
+import copy
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from peftx.evaluation import ClassificationMeter, evaluate
-from peftx.tasks import ModelSource, Task
+from peftx.tasks import DetailedMeter, ModelSource, Scores, Task
 
 
 class Echo(Task):
@@ -99,3 +101,64 @@ def test_splits_come_in_a_fixed_order() -> None:
     task = Echo()
     task.data = Data()  # type: ignore[assignment]
     assert task.splits() == ["train", "val", "test"]
+
+
+def test_the_details_of_the_meter_come_with_the_scores() -> None:
+    scores = evaluate(Echo(), identity(), "test", 2)
+    assert isinstance(scores, Scores)
+    assert scores.details["n"] == 3
+    assert scores.details["confusion"] == [[1, 0], [1, 1]]
+    assert scores.keys() >= {"accuracy", "loss", "ece", "mce", "ace", "brier"}
+
+
+class Counter:
+    """A meter with the two mandatory methods alone."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def update(self, outputs: Any, batch: Any) -> None:
+        self.n += len(outputs)
+
+    def compute(self) -> dict[str, float]:
+        return {"n": self.n}
+
+
+def test_a_meter_without_details_has_none() -> None:
+    class Counting(Echo):
+        def meter(self) -> Any:
+            return Counter()
+
+    scores = evaluate(Counting(), identity(), "test", 2)
+    assert scores == {"n": 3}
+    assert scores.details == {}
+    assert isinstance(ClassificationMeter(2), DetailedMeter) and not isinstance(Counter(), DetailedMeter)
+
+
+def test_a_task_of_its_own_may_return_a_plain_dict() -> None:
+    class Plain(Echo):
+        def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+            return dict(super().evaluate(*arguments, **options)) | {"extra": 1.0}
+
+    scores = evaluate(Plain(), identity(), "test", 2)
+    assert (scores["correct"], scores["extra"], scores.details) == (2, 1.0, {})
+
+
+def test_a_task_of_its_own_may_bring_details() -> None:
+    class Own(Echo):
+        def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+            return Scores({"accuracy": 1.0}, {"by_class": [1, 2]})
+
+    assert evaluate(Own(), identity(), "test", 2).details == {"by_class": [1, 2]}
+
+
+def test_scores_are_a_dict_that_keeps_its_details_when_copied() -> None:
+    details = {"n": 2}
+    scores = Scores({"accuracy": 50.0}, details)
+    assert scores == {"accuracy": 50.0} and json.dumps(scores) == '{"accuracy": 50.0}'
+    assert Scores([("accuracy", 50.0)]) == scores and Scores().details == {}
+    for other in (copy.copy(scores), copy.deepcopy(scores)):
+        assert isinstance(other, Scores)
+        assert (other, other.details) == (scores, details)
+    details["n"] = 3
+    assert scores.details == {"n": 2}

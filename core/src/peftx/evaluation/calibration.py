@@ -6,9 +6,9 @@ bits for every order of the samples. A NaN among the probabilities, as a diverge
 
 The prediction is the class of the largest probability p, the lowest index among equal ones; its probability is the
 confidence. Bins of equal width are those of `Reliability`. Ranges of equal count split the N samples in ascending order
-of p into R' = min(R, N) ranges, the r-th from place ``floor(r N / R')`` to before place ``floor((r + 1) N / R')``:
-their sizes differ by one at most, and none is empty. **Samples of equal p share their hits**, h of m count h / m each,
-so a cut through equal ones does not depend on how they happen to be stored.
+of p into R ranges, the r-th from place ``floor(r N / R)`` to before place ``floor((r + 1) N / R)``: their sizes differ
+by one at most, and with N < R each sample is a range of its own. **Samples of equal p share their hits**, h of m count
+h / m each, so a cut through equal ones does not depend on how they happen to be stored.
 
 All raise ValueError for shapes that do not fit, no samples, labels outside 0..C - 1, probabilities outside 0..1 (such
 as logits), or fewer than one bin. docs/metrics.md compares these rules with other people's code.
@@ -184,7 +184,6 @@ def _sorted_classes(p: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _equal_count(values: Tensor, hits: Tensor, bins: int) -> list[float]:  # (rows, N), (rows, N)
     """Return for each row, ascending, its mean gap over ranges of equal count."""
     rows, count = values.shape
-    bins = min(bins, count)
     first = torch.ones_like(hits)  # of a block of equal values
     first[:, 1:] = values[:, 1:] != values[:, :-1]
     block = first.flatten().cumsum(0) - 1
