@@ -226,7 +226,8 @@ class Training:
         before = random_state()
         try:
             with self.aside(), self.ema.applied(adapted) if self.ema else nullcontext():
-                bar = Interruptible(self.stop)
+                # several processes score to the end: they must leave together
+                bar = Interruptible(self.stop) if self.backend.processes == 1 else None
                 scores = self.backend.agree(
                     evaluate(
                         self.task,
