@@ -1,0 +1,158 @@
+"""Where a result comes from: configuration, device, versions, data, code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peftx.report.figures import amount, finite
+from peftx.report.markup import Html, esc, join, tag
+from peftx.report.parts import Field, callout, copyable, facts, plain, reveal, table
+from peftx.report.source import RunSource, mapping, sequence
+
+__all__ = ["commands", "configuration", "data_facts", "environment", "notes", "provenance", "settings"]
+
+
+def settings(source: RunSource) -> Html | None:
+    """Every option and training setting of every row side by side; those that differ stand out."""
+    planned = [row for row in sequence(source.record.get("plan")) if isinstance(row, Mapping)]
+    done = {str(row.get("method")): row for row in source.rows if "error" not in row}
+    rows = [(name, done.get(name) or _named(planned, name)) for name in source.names]
+    rows = [(name, row) for name, row in rows if row]
+    if not rows:
+        return None
+    keys: dict[tuple[str, str], None] = {}
+    for _, row in rows:
+        for part in ("train", "options"):
+            keys.update({(part, str(key)): None for key in mapping(row.get(part))})
+    ordered = sorted(keys, key=lambda key: key[0] != "train")
+    values = [[_value(row, part, key) for _, row in rows] for part, key in ordered]
+    differ = [len({text for text in line if text}) > 1 for line in values]
+    fields = [
+        Field(
+            "setting", [f"{'train' if part == 'train' else 'method'}.{key}" for part, key in ordered], "text"
+        )
+    ]
+    fields += [Field(name, [line[i] for line in values], "text") for i, (name, _) in enumerate(rows)]
+    return table(
+        fields, rows=["differs" if d else "" for d in differ], sortable=False, caption="settings of every row"
+    )
+
+
+def _named(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    return next((row for row in rows if row.get("method") == name), {})
+
+
+def _value(row: Mapping[str, Any], part: str, key: str) -> str:
+    held = mapping(row.get(part))
+    return plain(held[key]) if key in held else ""
+
+
+def configuration(source: RunSource) -> list[Html]:
+    """What was asked for: config.toml as it stands, and the settings of all rows."""
+    found = []
+    compared = settings(source)
+    if compared is not None:
+        found.append(reveal("Settings of every row", compared))
+    if source.config.strip():
+        found.append(reveal("config.toml, fully resolved", copyable(source.config.rstrip())))
+    return found
+
+
+def environment(record: Mapping[str, Any]) -> Html:
+    """Device, platform, precision."""
+    here = mapping(record.get("environment"))
+    names = {"device_name": "name", "platform": "platform", "cuda": "CUDA"}
+    pairs: list[tuple[str, object]] = [(names.get(key, key), plain(value)) for key, value in here.items()]
+    pairs += [
+        ("precision", record.get("precision")),
+        ("evaluation batch", record.get("eval_batch_size")),
+        ("begun", _time(record.get("started"))),
+        ("whole run", amount(record.get("seconds"), "seconds") if finite(record.get("seconds")) else None),
+    ]
+    for event in sequence(record.get("resumed")):
+        changed = "; ".join(map(str, sequence(mapping(event).get("changed")))) or "nothing had changed"
+        pairs.append(("went on", f"{_time(mapping(event).get('at'))}: {changed}"))
+    return facts(pairs)
+
+
+def provenance(record: Mapping[str, Any]) -> Html:
+    """Code, versions, data, model: what one needs to do it again."""
+    git = mapping(record.get("git"))
+    commit = str(git.get("commit", ""))
+    code = (
+        f"{commit[:12]}{', with uncommitted changes' if git.get('dirty') else ''}"
+        if commit
+        else "not in a repository"
+    )
+    versions = [(str(name), tag("code", value)) for name, value in mapping(record.get("versions")).items()]
+    model = mapping(record.get("model"))
+    return tag(
+        "div",
+        tag("div", tag("h3", "Data"), data_facts(mapping(record.get("data")))),
+        tag("div", tag("h3", "Model"), facts((str(key), _model(key, value)) for key, value in model.items())),
+        tag("div", tag("h3", "Environment"), environment(record)),
+        tag(
+            "div", tag("h3", "Code"), facts([("commit", tag("code", code, title=commit or None)), *versions])
+        ),
+        class_="columns",
+    )
+
+
+def _model(key: str, value: Any) -> str:
+    return f"{value:,}" if key == "parameters" and isinstance(value, int) else plain(value)
+
+
+def data_facts(data: Mapping[str, Any]) -> Html:
+    """Name, sizes, fingerprint, and what the card says: licence, source, whether it is generated."""
+    card = mapping(data.get("card"))
+    sizes = ", ".join(
+        f"{split} {size:,}" for split, size in mapping(data.get("sizes")).items() if finite(size) is not None
+    )
+    classes = sequence(data.get("classes"))
+    listed = ", ".join(map(str, classes[:12])) + (", …" if len(classes) > 12 else "")
+    fingerprint = str(data.get("fingerprint", ""))
+    pairs: list[tuple[str, object]] = [
+        ("name", data.get("name")),
+        ("samples", sizes),
+        ("classes", f"{len(classes)}: {listed}" if classes else ""),
+        ("fingerprint", tag("code", f"{fingerprint[:16]}…", title=fingerprint) if fingerprint else ""),
+    ]
+    for key, value in card.items():
+        if key == "synthetic":
+            pairs.append(("origin", "generated: synthetic data" if value else "collected, not synthetic"))
+        elif key == "verified":
+            pairs.append(
+                ("loader", "checked on the official files" if value else "never run on the official files")
+            )
+        else:
+            pairs.append((str(key), _linked(plain(value))))
+    return facts(pairs)
+
+
+def _linked(text: str) -> Html:
+    """Addresses in a text become links, which fetch nothing until somebody follows them."""
+    parts: list[object] = []
+    for word in text.split(" "):
+        bare = word.rstrip(".,;)")
+        if bare.startswith(("https://", "http://")):
+            parts += [tag("a", bare, href=bare, rel="noreferrer noopener"), word[len(bare) :], " "]
+        else:
+            parts += [word, " "]
+    return join(parts[:-1])
+
+
+def notes(texts: Sequence[Any]) -> list[Html]:
+    """Remarks that came with a result."""
+    return [callout(str(text)) for text in texts if str(text).strip()]
+
+
+def commands(texts: Sequence[Any]) -> Html | None:
+    """The commands to type next, each with a button that copies it."""
+    found = [copyable(str(text)) for text in texts if str(text).strip()]
+    return join(found) if found else None
+
+
+def _time(value: Any) -> Html:
+    text = str(value or "").replace("T", " ").replace("+00:00", " UTC")
+    return esc(text)
