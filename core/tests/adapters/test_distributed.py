@@ -141,6 +141,28 @@ def fsdp2(rank: int, port: int, method: str, folder: str) -> None:
     finish()
 
 
+def fsdp2_training(rank: int, port: int, method: str, folder: str) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    start(rank, port)
+    adapted = build(method)
+    dist.device_mesh.init_device_mesh("cpu", (2,))
+    fully_shard(adapted.model.fc1)
+    fully_shard(adapted.model)
+    train(adapted, data()[3 * rank : 3 * rank + 3])
+    peftx.artifacts.save(adapted, Path(folder) / "adapter")
+    finish()
+
+
+def train(adapted: peftx.Adapted, x: Tensor) -> None:
+    optimizer = torch.optim.AdamW(adapted.param_groups(lr=1e-2, weight_decay=0.1))
+    adapted.bind(optimizer, total_steps=4)
+    for _ in range(4):
+        adapted.model(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -168,3 +190,22 @@ def test_two_processes_give_the_gradient_of_one(method: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("method", ["core.lora", "bank", "insert"])
 def test_sharded_after_attaching(method: str, tmp_path: Path) -> None:
     compare(fsdp2, method, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["core.lora", "core.dora"])
+def test_sharded_training_and_its_file(method: str, tmp_path: Path) -> None:
+    """Two processes with half of every parameter train what one does, and save it whole."""
+    mp.spawn(fsdp2_training, args=(free_port(), method, str(tmp_path)), nprocs=2, join=True)
+    single = build(method)
+    train(single, data())
+    loaded = peftx.artifacts.load(build_base(), tmp_path / "adapter")
+    found, wanted = loaded.tensors(), single.tensors()
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+
+
+def build_base() -> Net:
+    torch.manual_seed(0)
+    return Net()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from peftx.adapters.slot import is_reserved
+from peftx.artifacts.sharded import whole
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -39,7 +40,7 @@ def fingerprint(model: nn.Module, skip: Collection[str] = ()) -> Fingerprint:
         structure.update(f"{name}:{tuple(tensor.shape)};".encode())
         if name in skipped:
             continue
-        flat = tensor.detach().reshape(-1)
+        flat = whole(tensor.detach()).reshape(-1)
         # running statistics move with every training forward of a trunk that is not frozen; they are no identity
         if flat.numel() == 0 or not flat.dtype.is_floating_point or _is_statistic(name):
             continue

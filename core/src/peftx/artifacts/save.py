@@ -26,6 +26,7 @@ from peftx.artifacts.manifest import (
     tensor_key,
     waiting_tensors,
 )
+from peftx.artifacts.sharded import whole, writes
 from peftx.errors import ArtifactError
 
 __all__ = ["save"]
@@ -33,6 +34,8 @@ __all__ = ["save"]
 
 def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
     """Save one adapter of a model; the base is not written.
+
+    Of a sharded model (FSDP2) every process must call this: the parts are gathered, and the first process writes.
 
     Args:
         adapted: the handle.
@@ -53,7 +56,7 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
         key = tensor_key(site, slot)
         alias = first.setdefault(id(tensor), key)
         if alias == key:
-            stored[key] = tensor.detach().cpu().contiguous()
+            stored[key] = whole(tensor.detach()).cpu().contiguous()
         records.append(
             TensorRecord(
                 site=site,
@@ -90,6 +93,8 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
         tensor_file_sha256=hashlib.sha256(payload).hexdigest(),
     )
     folder = Path(folder)
+    if not writes(adapted.model):
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, payload, manifest)

@@ -76,7 +76,10 @@ def save_state(state: Mapping[str, Any], folder: Path | str, name: str = "state"
         try:
             waiting.write_bytes(payload)
             part.write_text(text + "\n", encoding="utf-8")
-            for path in (waiting, part):  # a crash of the machine must not leave short files under the final names
+            for path in (
+                waiting,
+                part,
+            ):  # a crash of the machine must not leave short files under the final names
                 with path.open("rb+") as stream:
                     os.fsync(stream.fileno())
             part.replace(folder / f"{name}.json")
