@@ -21,6 +21,7 @@ from peftx.plugins import get_registry
 from peftx.plugins.descriptors import DatasetSpec, MethodSpec, ModelSpec, TaskSpec
 from peftx.plugins.registry import Entry, Registry
 from peftx.plugins.targets import load_target
+from peftx.runs import tracking
 from peftx.runs.matching import why_not
 
 __all__ = ["Plan", "Row", "preflight", "settle"]
@@ -108,12 +109,13 @@ def preflight(config: RunConfig, registry: Registry | None = None, *, locate: bo
     """Resolve and check a run; with `locate`, also make sure that its data are there.
 
     Raises:
-        UnknownNameError, PluginError: a name leads nowhere, or to a plugin that is missing or broken.
+        UnknownNameError, PluginError: a name leads nowhere, or to a plugin or a package that is missing or broken.
         ConfigError: an option is wrong, or the method does not fit the task.
         ModelError: no pack knows the model.
         DataError, NetworkError: the data are not there and cannot be fetched.
     """
     registry = registry or get_registry()
+    tracking.check(config.track)
     if not config.task.name:
         raise ConfigError(
             "no task was chosen: name a domain or a task, such as `vision`; `peftx list` shows them"

@@ -126,7 +126,7 @@ def train_row(
         progress.stage(f"measuring {name}")
         # the last thing that is done with this model: it may be used up
         figures["efficiency"] = efficiency.measure(
-            adapted, task, train, backend, optimizer_bytes=done.optimizer_bytes
+            adapted, task, train, backend, optimizer_bytes=done.optimizer_bytes, note=progress.note
         )
     return figures
 
