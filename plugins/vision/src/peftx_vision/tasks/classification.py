@@ -121,7 +121,7 @@ class Classification(Task):
         return cross_entropy(self.forward(model, batch).float(), batch["labels"])
 
     def meter(self) -> ClassificationMeter:
-        """Return a fresh accuracy and loss counter."""
+        """Return a fresh counter of accuracy, loss and calibration."""
         return ClassificationMeter(self.classes)
 
     def recipe(self, method: str) -> dict[str, Any]:
