@@ -82,6 +82,16 @@ def test_a_changed_figure_in_the_record_is_noticed(folder: Path, registry: Regis
     assert [(split, name) for split, name, _, _ in again.differences()] == [("test", "loss")]
 
 
+def test_metrics_that_a_later_release_adds_are_no_difference(folder: Path, registry: Registry) -> None:
+    record = json.loads((folder / "record.json").read_text())
+    for values in record["rows"][0]["metrics"].values():
+        del values["ece"], values["brier"]
+    (folder / "record.json").write_text(json.dumps(record))
+    again = evaluate(folder, registry)
+    assert again.exact and again.differences() == []
+    assert "ece" in again.measured["test"]
+
+
 def test_other_versions_are_named_when_the_score_differs(folder: Path, registry: Registry) -> None:
     record = json.loads((folder / "record.json").read_text())
     record["rows"][0]["metrics"]["test"]["loss"] = 0.0

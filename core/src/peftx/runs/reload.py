@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,12 @@ class Reproduction:
         return not self.differences()
 
     def differences(self) -> list[tuple[str, str, float | None, float | None]]:
-        """(split, metric, recorded, measured) of everything that differs."""
+        """(split, metric, recorded, measured) of every recorded metric that differs; a later peftx may measure more."""
         return [
-            (split, name, self.recorded[split].get(name), values.get(name))
-            for split, values in self.measured.items()
-            for name in {**self.recorded[split], **values}
-            if self.recorded[split].get(name) != values.get(name)
+            (split, name, then, self.measured[split].get(name))
+            for split, values in self.recorded.items()
+            for name, then in values.items()
+            if not _same(then, self.measured[split].get(name))
         ]
 
     def summary(self) -> str:
@@ -67,6 +68,11 @@ class Reproduction:
         ]
         because = f" ({'; '.join(self.changed)})" if self.changed else ""
         return "\n".join([f"{self.folder}: the recorded scores are NOT reproduced{because}", *lines])
+
+
+def _same(then: float | None, now: float | None) -> bool:
+    # a record has null where a figure was no number
+    return then == now or (then is None and now is not None and not math.isfinite(now))
 
 
 def evaluate(
@@ -97,7 +103,7 @@ def evaluate(
     task = make_task(plan, data)
     recorded = record["rows"][0]["metrics"]
     task.prepare(list(recorded))
-    measured = {}
+    measured: dict[str, dict[str, float]] = {}
     run = Run(plan.config, folder)
     with threads_of(record):
         backend, model = rebuild(plan, task, folder)
