@@ -446,3 +446,17 @@ def test_the_cost_is_bounded_and_the_generators_are_left_alone(
     assert torch.equal(torch.rand(1), expected)
     # one training batch; then twice a warm-up and seven repeats of two, on no more samples than validation has
     assert calls == [64] + 2 * (1 + 7) * 2 * [30]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_figures_of_a_gpu(make_task: Callable[..., Any], cpu: Backend) -> None:
+    task = make_task()
+    adapted = adapt(task, "core.lora", targets=["glob:*fc1"])
+    counted = saved_bytes(adapted.model, task, batch_of(task), cpu)
+    gpu = Backend("cuda")
+    adapted.model.to(gpu.device)
+    before = torch.cuda.get_rng_state_all()
+    assert saved_bytes(adapted.model, task, batch_of(task), gpu) == pytest.approx(counted, rel=0.2)
+    figures = measured(task, adapted, gpu)
+    assert all(figures[name] > 0 for name in KEYS)
+    assert all(torch.equal(a, b) for a, b in zip(before, torch.cuda.get_rng_state_all(), strict=True))

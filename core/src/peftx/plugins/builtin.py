@@ -1,13 +1,15 @@
 """Core's own plugin, domain `core`: the methods that belong to no domain and serve as everybody's
-baselines."""
+baselines, and the trackers that ``--track`` names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from peftx.plugins.api import PLUGIN_API
 from peftx.plugins.descriptors import MethodSpec, Needs
 from peftx.plugins.hookspecs import hookimpl
+from peftx.plugins.targets import load_target
 
 PEFTX_API = PLUGIN_API
 
@@ -78,3 +80,10 @@ def peftx_methods() -> Iterator[MethodSpec]:
         _WEIGHTS,
         "rank",
     )
+
+
+@hookimpl
+def peftx_run_started(run: Any, resumed: bool) -> Iterator[Any]:
+    """Let the trackers of the run listen to it. Of a run without any, nothing of core hears a step."""
+    if run.config.track:
+        yield from load_target("peftx.runs.tracking:start")(run, resumed)

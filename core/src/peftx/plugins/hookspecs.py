@@ -94,8 +94,11 @@ def peftx_panels() -> Iterable[PanelSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def peftx_run_started(run: Any, resumed: bool) -> None:
-    """A run is about to train, or goes on; `run` has at least `.config` and `.folder`."""
+def peftx_run_started(run: Any, resumed: bool) -> Iterable[object] | None:
+    """A run is about to train, or goes on; `run` has at least `.config` and `.folder`.
+
+    May yield listeners to this run alone: objects with methods named like the events below.
+    """
 
 
 @hookspec
