@@ -1,18 +1,28 @@
 """A benchmark suite as data: what its grid is made of, and the rows papers printed for it. Torch-free.
 
 A pack declares a suite with `SuiteSpec("vision.quick", "...", "peftx_vision.suites:QUICK")`, whose target is one of
-these.
+these; a TOML file of the same shape is a suite, too.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from peftx.config.run import Choice
+from peftx.config.errors import problems
+from peftx.config.run import Choice, TrainConfig
 
-__all__ = ["Published", "Suite", "label"]
+__all__ = ["ALL", "Published", "Suite", "SuiteData", "label", "parse_label"]
+
+#: The name that stands for every installed method that fits the task.
+ALL = "all"
+
+_OPTION = re.compile(r"\s+(?=[A-Za-z_]\w*=)", re.ASCII)
 
 
 class Published(BaseModel):
@@ -27,37 +37,146 @@ class Published(BaseModel):
     model: str = Field("", description="the network it was trained on")
     trainable: int | None = Field(None, description="trained parameters, when the paper says")
 
+    @field_validator("data")
+    @classmethod
+    def _one_spelling(cls, value: str) -> str:
+        return label(parse_label(value))
+
+
+class SuiteData(Choice):
+    """A data set of a suite: a name, its options, and the training settings that belong to it alone."""
+
+    train: dict[str, Any] = Field({}, description="settings for this data set, over those of the suite")
+
+    @field_validator("train")
+    @classmethod
+    def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _checked(value)
+
 
 class Suite(BaseModel):
     """A grid of runs: every method on every data set and model, with every seed.
 
-    `methods`: names, or ``all`` for every installed method that fits the task. `train`: settings every row shares; what
-    is left open comes from the task's recipe for each method. `rates`: the learning rates of ``--search lr``, the same
-    for every row.
+    `train`: settings every row shares; what is left open comes from the task's recipe for each method. `rates`: the
+    learning rates of ``--search lr``, the same for every row. Names are written in full, so that labels are those of
+    the tables.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str = Field(description="full name of the task")
     about: str = Field(description="the protocol in a sentence or two, printed above the table")
-    data: tuple[Choice, ...] = Field(
-        min_length=1, description="data sets: names, or tables of name and options"
+    data: tuple[SuiteData, ...] = Field(
+        min_length=1, description="data sets: names, or tables of name, options and train"
     )
     models: tuple[Choice, ...] = Field((), description="base models (default: the task's)")
-    methods: tuple[str, ...] = Field(("all",), min_length=1, description="methods of the grid")
+    methods: tuple[Choice, ...] = Field(
+        (Choice(name=ALL),),
+        min_length=1,
+        description="methods of the grid: names, tables of name and options, or all",
+    )
     seeds: int = Field(3, ge=1, description="seeds 0 .. n-1")
+    task_options: dict[str, Any] = Field({}, description="options of the task every row shares")
     train: dict[str, Any] = Field({}, description="training settings every row shares")
     rates: tuple[float, ...] = Field(
         (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), min_length=1, description="learning rates of --search lr"
     )
     published: tuple[Published, ...] = Field((), description="rows of papers, for comparison")
 
-    @field_validator("data", "models", mode="before")
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data(cls, value: Any) -> Any:
+        return tuple(SuiteData.model_validate(one) for one in value) if _listed(value) else value
+
+    @field_validator("models", "methods", mode="before")
     @classmethod
     def _choices(cls, value: Any) -> Any:
-        return tuple(Choice.model_validate(one) for one in value)
+        return tuple(Choice.model_validate(one) for one in value) if _listed(value) else value
+
+    @field_validator("data", "models", "methods")
+    @classmethod
+    def _distinct(cls, value: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        labels = [label(one) for one in value]
+        for one in labels:
+            if not one.strip():
+                raise ValueError("an entry has no name")
+            if labels.count(one) > 1:
+                raise ValueError(f"{one} stands there twice")
+        return value
+
+    @field_validator("train")
+    @classmethod
+    def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _checked(value)
+
+    @field_validator("rates")
+    @classmethod
+    def _rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return checked_rates(value)
+
+    @model_validator(mode="after")
+    def _known_data(self) -> Suite:
+        labels = [label(one) for one in self.data]
+        for row in self.published:
+            if row.data not in labels:
+                raise ValueError(
+                    f"the published row of {row.method} is for {row.data}, which is none of {', '.join(labels)}"
+                )
+        return self
 
 
 def label(choice: Choice) -> str:
-    """How a data set or model with its options is called in tables: ``vision.digits limit_train=100``."""
-    return " ".join([choice.name, *(f"{key}={value}" for key, value in sorted(choice.options.items()))])
+    """How a data set, model or method with its options is called: ``vision.digits limit_train=100``."""
+    return " ".join(
+        [choice.name, *(f"{key}={_word(value)}" for key, value in sorted(choice.options.items()))]
+    )
+
+
+def parse_label(text: str) -> Choice:
+    """The choice a label stands for; values are read as JSON where they are, ``none`` is None, all else is text."""
+    name, *options = _OPTION.split(text.strip())
+    pairs = (option.partition("=") for option in options)
+    return Choice.model_validate({"name": name, **{key: _value(value.strip()) for key, _, value in pairs}})
+
+
+def checked_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
+    """Learning rates in ascending order.
+
+    Raises:
+        ValueError: one is not a positive number, or stands there twice.
+    """
+    for rate in rates:
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"a learning rate is a number above 0 (got {rate:g})")
+        if rates.count(rate) > 1:
+            raise ValueError(f"{rate:g} stands there twice")
+    return tuple(sorted(rates))
+
+
+def _checked(train: dict[str, Any]) -> dict[str, Any]:
+    try:
+        TrainConfig.model_validate(train)
+    except ValidationError as error:
+        raise ValueError("; ".join(problems(error, prefix="train"))) from None
+    return train
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, separators=(",", ":"))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _value(text: str) -> Any:
+    if text.lower() == "none":
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

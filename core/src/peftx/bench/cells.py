@@ -1,0 +1,109 @@
+"""Rows and cells of a bench: what one run of the grid is called, where it stands, and how it is configured.
+
+    OUT/<data>/<model>/<method>/seed<k>/           a run, scored on test
+    OUT/<data>/<model>/<method>/search/lr=<x>/     a run of the search, scored on validation alone
+
+Every cell is an ordinary run, so that everything that reads runs reads these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from peftx.config.run import RunConfig
+from peftx.runs.planning import Plan
+
+__all__ = ["Cell", "Row", "slug"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run. `folder` is relative to the bench and names the cell; `rate` is None where the recipe or the suite sets
+    it. `config`: the values of a RunConfig, plain, without `out`."""
+
+    folder: str
+    data: str
+    model: str
+    method: str
+    label: str
+    seed: int
+    rate: float | None
+    search: bool
+    config: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """How the cell is called in a line of its own."""
+        what = f"search lr={self.rate:g}" if self.search else f"seed {self.seed}"
+        return f"{self.label} on {self.data}, {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method with its options on one data set and model: its seeds, and the rates it is searched over.
+
+    `values`: what all its runs share, the values of a RunConfig; `plan`: those, checked. `off`: how far its trained
+    parameters are from a budget, in words, empty where they are not; `trainable`: their number where it was counted.
+    """
+
+    folder: str
+    data: str
+    model: str
+    method: str
+    label: str
+    seeds: int
+    rates: tuple[float, ...]
+    values: Mapping[str, Any]
+    plan: Plan
+    trainable: int | None = None
+    off: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells rows of one bench apart."""
+        return self.data, self.model, self.label
+
+    def searches(self) -> list[Cell]:
+        """The runs that choose the learning rate: the first seed, scored on validation alone."""
+        return [self._cell(0, rate, search=True) for rate in self.rates]
+
+    def runs(self, rate: float | None = None) -> list[Cell]:
+        """One run for each seed, at the rate the search chose, or without one at that of the suite or recipe."""
+        return [self._cell(seed, rate, search=False) for seed in range(self.seeds)]
+
+    def _cell(self, seed: int, rate: float | None, *, search: bool) -> Cell:
+        train = dict(self.values["train"])
+        if rate is not None:
+            # the head trains at the searched rate as well, whatever a recipe says: equal search is one rate a row
+            train |= {"lr": rate, "head_lr": None}
+        config = {**self.values, "train": train, "seed": seed}
+        if search:
+            config |= {"test": False, "efficiency": False}
+        name = f"search/lr={rate}" if search else f"seed{seed}"
+        return Cell(
+            f"{self.folder}/{name}",
+            self.data,
+            self.model,
+            self.method,
+            self.label,
+            seed,
+            rate,
+            search,
+            config,
+        )
+
+    def plan_of(self, cell: Cell) -> Plan:
+        """The checked run of one of this row's cells."""
+        return replace(self.plan, config=RunConfig.model_validate(dict(cell.config)))
+
+
+def slug(text: str) -> str:
+    """A label as one part of a path: readable, and no two labels alike."""
+    plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-.")
+    if plain == text.replace(" ", "-") and len(plain) <= 80:
+        return plain
+    return f"{plain[:60].strip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

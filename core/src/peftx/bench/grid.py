@@ -1,0 +1,195 @@
+"""From a suite and a request to rows: names resolved, options checked, data found. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from peftx.bench.cells import Row, slug
+from peftx.bench.request import Request
+from peftx.config.errors import as_config_error
+from peftx.config.run import Choice, RunConfig, TrainConfig
+from peftx.config.suite import ALL, Suite, SuiteData, label
+from peftx.errors import ConfigError
+from peftx.plugins.descriptors import TaskSpec
+from peftx.plugins.registry import Entry, Registry
+from peftx.runs.matching import why_not
+from peftx.runs.planning import Plan, preflight
+
+__all__ = ["Grid", "build_grid", "protocol_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Every row of a bench, data set by data set, and the protocol they share."""
+
+    suite: str
+    about: str
+    task: str
+    rows: tuple[Row, ...]
+    rates: tuple[float, ...]
+    protocol: dict[str, Any]
+
+
+def build_grid(name: str, suite: Suite, request: Request, registry: Registry) -> Grid:
+    """Make the rows of a suite, as far as they are asked for.
+
+    Raises:
+        UnknownNameError, PluginError: a name leads nowhere.
+        ConfigError: an option is wrong, a named method does not fit the task, or a rate is set and searched.
+        DataError, NetworkError: data are not there and cannot be fetched.
+    """
+    task = registry.resolve_task(suite.task)
+    methods = _methods(suite.methods if request.methods is None else request.methods, task, registry)
+    rates = suite.rates if request.search == () else request.search or ()
+    rows: list[Row] = []
+    for data in _data(suite, request, task, registry):
+        train = {**suite.train, **data.train, **request.train}
+        _refuse_fixed_rate(train, rates)
+        for index, model in enumerate(
+            request.models if request.models is not None else suite.models or ("",)
+        ):
+            for number, method in enumerate(methods):
+                values = {
+                    "task": {"name": task.name, **suite.task_options},
+                    "method": {"name": method.name, **method.options},
+                    "data": {"name": data.name, **data.options},
+                    "model": _values(Choice.model_validate(model)),
+                    "train": train,
+                    **_shared(request),
+                }
+                plan = planned(values, registry, locate=index == number == 0)
+                rows.append(_row(suite, request, plan, method, data, rates, values))
+    _distinct(rows)
+    protocol = protocol_of(suite, request, rates)
+    return Grid(name, suite.about, task.name, tuple(rows), tuple(rates), protocol)
+
+
+def planned(values: dict[str, Any], registry: Registry, *, locate: bool = False) -> Plan:
+    """Check the values of a run.
+
+    Raises: as `peftx.runs.preflight`; ConfigError where a value is wrong.
+    """
+    known = [*RunConfig.model_fields, *TrainConfig.model_fields]
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error, known=known) from error
+    return preflight(config, registry, locate=locate)
+
+
+def protocol_of(suite: Suite, request: Request, rates: Sequence[float]) -> dict[str, Any]:
+    """What all cells of one bench have in common, whichever of them a call asks for."""
+    return {
+        "task": {"name": suite.task, **suite.task_options},
+        "train": {**suite.train, **request.train},
+        "search": list(rates),
+        "budget": request.budget,
+        "device": request.device,
+        "precision": request.precision,
+    }
+
+
+def _shared(request: Request) -> dict[str, Any]:
+    return {
+        "device": request.device,
+        "precision": request.precision,
+        "offline": request.offline,
+        "data_root": None if request.data_root is None else str(request.data_root),
+        "efficiency": request.efficiency,
+        "baselines": [],
+        "report": False,
+    }
+
+
+def _methods(asked: Iterable[Choice], task: Entry[TaskSpec], registry: Registry) -> list[Choice]:
+    found: dict[str, Choice] = {}
+    for choice in asked:
+        if choice.name == ALL:
+            if choice.options:
+                raise ConfigError(f"all methods at once take no options (got {label(choice)}); name one")
+            names = [
+                entry.name for entry in registry.methods.values() if why_not(entry.spec, task.spec) is None
+            ]
+            more = [Choice(name=name) for name in names]
+        else:
+            entry = registry.resolve_method(choice.name, task.domain)
+            reason = why_not(entry.spec, task.spec)
+            if reason:
+                raise ConfigError(reason)
+            more = [_named(choice, entry.name)]
+        found |= {label(one): one for one in more}
+    if not found:
+        raise ConfigError(f"no installed method fits {task.name}")
+    return list(found.values())
+
+
+def _data(suite: Suite, request: Request, task: Entry[TaskSpec], registry: Registry) -> list[SuiteData]:
+    """The data sets asked for by their full names; one of the suite's own keeps the settings it has there."""
+
+    def full(choice: Choice) -> SuiteData:
+        entry = registry.resolve_dataset(choice.name, task.domain)
+        name = f"{entry.name}:{entry.argument}" if entry.argument else entry.name
+        return SuiteData.model_validate({"name": name, **choice.options})
+
+    own = {label(full(one)): full(one).model_copy(update={"train": one.train}) for one in suite.data}
+    if request.data is None:
+        return list(own.values())
+    asked = [full(one) for one in request.data]
+    return list({label(one): own.get(label(one), one) for one in asked}.values())
+
+
+def _refuse_fixed_rate(train: dict[str, Any], rates: Sequence[float]) -> None:
+    fixed = [name for name in ("lr", "head_lr") if rates and train.get(name) is not None]
+    if fixed:
+        flag = fixed[0].replace("_", "-")
+        raise ConfigError(
+            f"--search lr and --train.{flag} {train[fixed[0]]:g}: one searches the rate of everything that is trained, "
+            "the other sets it; give one of them"
+        )
+
+
+def _row(
+    suite: Suite,
+    request: Request,
+    plan: Plan,
+    method: Choice,
+    data: SuiteData,
+    rates: Sequence[float],
+    values: dict[str, Any],
+) -> Row:
+    data_label = label(_named(data, plan.data_name))
+    values = {**values, "data": {"name": plan.data_name, **data.options}}
+    values["model"] = {**values["model"], "name": plan.model_name}
+    model_label = label(Choice.model_validate(values["model"]))
+    method_label = label(method)
+    return Row(
+        folder="/".join(map(slug, (data_label, model_label, method_label))),
+        data=data_label,
+        model=model_label,
+        method=method.name,
+        label=method_label,
+        seeds=request.seeds or suite.seeds,
+        rates=tuple(rates),
+        values=values,
+        plan=plan,
+    )
+
+
+def _named(choice: Choice, name: str) -> Choice:
+    return Choice.model_validate({"name": name, **choice.options})
+
+
+def _values(choice: Choice) -> dict[str, Any]:
+    return {"name": choice.name, **choice.options}
+
+
+def _distinct(rows: Sequence[Row]) -> None:
+    seen: dict[str, Row] = {}
+    for row in rows:
+        other = seen.setdefault(row.folder, row)
+        if other is not row:
+            raise ConfigError(f"{row.label} on {row.data} stands twice in the grid; name it once")
