@@ -24,7 +24,7 @@ from peftx.config.adapter import AdapterConfig
 from peftx.config.run import TrainConfig
 from peftx.errors import AdapterError
 from peftx.runs import efficiency
-from peftx.runs.efficiency import measure, optimizer_bytes, saved_bytes
+from peftx.runs.efficiency import measure, saved_bytes
 from peftx.training import Backend, fit, seed_all
 
 N, FEATURES, WIDTH, CLASSES, RANK = 12, 8, 16, 3, 2
@@ -154,26 +154,6 @@ def test_the_budgets_of_a_vit_are_counted_alike(method: str, cpu: Backend) -> No
         context=lambda batch: {}, loss=lambda model, batch: model(batch["images"]).square().sum()
     )
     assert saved_bytes(model, task, {"images": budgets.images()}, cpu) == budgets.kept_bytes(model)
-
-
-def test_an_optimizer_keeps_its_moments() -> None:
-    parameters = [nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(7))]
-    optimizer = torch.optim.AdamW(parameters)
-    assert optimizer_bytes(optimizer) == 0  # no step yet
-    sum(p.square().sum() for p in parameters).backward()
-    optimizer.step()
-    assert optimizer_bytes(optimizer) == 2 * 4 * (15 + 7) + 2 * 4  # and a counter each
-    momentum = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-    momentum.step()
-    assert optimizer_bytes(momentum) == 4 * (15 + 7)
-
-
-def test_an_optimizers_storage_counts_once_and_whole_wherever_it_is() -> None:
-    parameter = nn.Parameter(torch.randn(4))
-    optimizer = torch.optim.SGD([parameter], lr=0.1)
-    flat = torch.zeros(10)
-    optimizer.state[parameter] = {"a": flat[:4], "deep": [{"b": flat[4:8]}, (torch.zeros(2),)], "step": 3}
-    assert optimizer_bytes(optimizer) == 4 * 10 + 4 * 2
 
 
 # --- no trace -----------------------------------------------------------------------------------------------

@@ -41,5 +41,5 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
 
     make.module = toypack_task  # type: ignore[attr-defined]
     yield make
-    for name in ("toypack_plugin", "toypack_task"):
+    for name in ("toypack_plugin", "toypack_task", "toypack_kill"):
         sys.modules.pop(name, None)

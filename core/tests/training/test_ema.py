@@ -60,7 +60,9 @@ def test_half_precision_is_averaged_in_float32() -> None:
         value.mul_(2)
     ema.update(handle, 10**6)
     assert ema.state_dict()["value"].dtype == torch.float32
-    assert ema.state_dict()["value"].tolist() == pytest.approx([1.001] * 3, abs=1e-6)  # bfloat16 has no such number
+    assert ema.state_dict()["value"].tolist() == pytest.approx(
+        [1.001] * 3, abs=1e-6
+    )  # bfloat16 has no such number
     ema.apply(handle)
     assert value.dtype == torch.bfloat16
 

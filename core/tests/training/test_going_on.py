@@ -167,7 +167,15 @@ def same(one: Run, got: tuple[Adapted, Fit], other: Run, wanted: tuple[Adapted, 
     ):
         assert torch.equal(mine, buffer), name
     assert one.lines == other.lines  # none doubled, none lost
-    for field in ("steps", "epochs", "best_epoch", "train_loss", "history", "stopped_early", "optimizer_bytes"):
+    for field in (
+        "steps",
+        "epochs",
+        "best_epoch",
+        "train_loss",
+        "history",
+        "stopped_early",
+        "optimizer_bytes",
+    ):
         assert getattr(got[1], field) == getattr(wanted[1], field), field
     assert one.state() == other.state()  # optimizer, schedules, generators, averages
 
@@ -257,7 +265,9 @@ def test_values_that_are_no_numbers_are_never_written(
         return done
 
     monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
-    with pytest.raises(TrainingError, match="after step 4 the trained tensor .* holds NaN or infinite values"):
+    with pytest.raises(
+        TrainingError, match=r"after step 4 the trained tensor .* holds NaN or infinite values"
+    ):
         run.start()
     state = Checkpoint(tmp_path, 0).read()
     assert state is not None and state["steps"] == 3
@@ -268,7 +278,7 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
 ) -> None:
     task = toy(explode_at=5)
     adapted = attach(task.build_model(), "core.lora", **FC1)
-    with pytest.raises(TrainingError, match="at step 5 of 6 .* the last good checkpoint is that of step 4"):
+    with pytest.raises(TrainingError, match=r"at step 5 of 6 .* the last good checkpoint is that of step 4"):
         fit(
             adapted,
             task,

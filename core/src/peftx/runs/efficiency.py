@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from statistics import median
 from typing import Any
@@ -26,9 +26,10 @@ from peftx.config.run import TrainConfig
 from peftx.plugins.targets import one_line
 from peftx.tasks.contract import Batch, Task, batch_count, in_context
 from peftx.training.backend import Backend
+from peftx.training.memory import address, bytes_of
 from peftx.training.seeds import generator, random_state, set_random_state
 
-__all__ = ["measure", "optimizer_bytes", "saved_bytes"]
+__all__ = ["measure", "saved_bytes"]
 
 #: samples of a timed forward, at most
 SAMPLES = 32
@@ -58,7 +59,7 @@ def saved_bytes(model: nn.Module, task: Task, batch: Batch, backend: Backend) ->
     Raises:
         AdapterError: an adapter changes over the course of training and is not bound to an optimizer.
     """
-    own = {_address(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {address(tensor) for tensor in (*model.parameters(), *model.buffers())}
     holders: weakref.WeakSet[_Holder] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Holder:
@@ -77,33 +78,9 @@ def saved_bytes(model: nn.Module, task: Task, batch: Batch, backend: Backend) ->
         ):
             loss = task.loss(model, placed)
         # only what the graph still holds: a part of it that was dropped on the way keeps nothing
-        kept = _bytes_of([holder.tensor for holder in holders], but=own)
+        kept = bytes_of([holder.tensor for holder in holders], but=own)
         del loss
     return kept
-
-
-def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Return the bytes an optimizer keeps beside the parameters: the tensors of its state, each storage once."""
-    return _bytes_of(_tensors_in(optimizer.state))
-
-
-def _tensors_in(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return []
-    return [tensor for part in value for tensor in _tensors_in(part)]
-
-
-def _bytes_of(tensors: list[Tensor], but: frozenset[Any] | set[Any] = frozenset()) -> int:
-    sizes = {_address(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(size for address, size in sizes.items() if address not in but)
-
-
-def _address(tensor: Tensor) -> tuple[torch.device, int]:
-    return tensor.device, tensor.untyped_storage().data_ptr()
 
 
 @contextmanager
@@ -315,7 +292,7 @@ def _clock(device: torch.device) -> Callable[[Callable[[], None]], float]:
 def _bare_copy(adapted: Adapted, device: torch.device) -> nn.Module | None:
     """The base alone, another object; None where there is no memory for it."""
     model = adapted.model
-    if not _fits(device, _bytes_of([*model.parameters(), *model.buffers()])):
+    if not _fits(device, bytes_of([*model.parameters(), *model.buffers()])):
         return None
     try:
         return Adapted(copy.deepcopy(model)).detach()

@@ -21,6 +21,7 @@ from peftx.training.capture import capture, prepare_shapes, restore
 from peftx.training.checkpoint import Checkpoint
 from peftx.training.ema import Ema
 from peftx.training.live import check_finite
+from peftx.training.memory import optimizer_bytes
 from peftx.training.progress import Interruptible, Progress
 from peftx.training.schedule import learning_rate_factor
 from peftx.training.seeds import generator, random_state, seed_all, set_random_state
@@ -141,7 +142,7 @@ class Training:
         if self.ema is not None and not self.best.epoch:
             self.ema.apply(self.adapted)
         result.best_epoch = self.best.restore(self.adapted) or result.epochs
-        result.optimizer_bytes = _bytes_of(self.optimizer)
+        result.optimizer_bytes = optimizer_bytes(self.optimizer)
         self.adapted.model.eval()
         result.seconds = self.seconds
         self.progress.end()
@@ -308,13 +309,3 @@ def _check_effect(adapted: Adapted, task: Task, train: TrainConfig, backend: Bac
             f"the model never uses adapted site(s) {', '.join(missed[:3])}{more}: training them would have no "
             "effect; leave them out with --method.exclude, or choose other --method.targets"
         )
-
-
-def _bytes_of(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of an optimizer's own tensors."""
-    return sum(
-        value.numel() * value.element_size()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    )

@@ -13,13 +13,15 @@ import ctypes
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
+from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
-__all__ = ["PeakMemory"]
+__all__ = ["PeakMemory", "address", "bytes_of", "optimizer_bytes"]
 
 INTERVAL = 0.005  # seconds between two samples of the resident set
 
@@ -105,3 +107,29 @@ def _trim() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Return the bytes an optimizer keeps beside the parameters: the tensors of its state, each storage once."""
+    return bytes_of(_tensors_in(optimizer.state))
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [tensor for part in value for tensor in _tensors_in(part)]
+
+
+def bytes_of(tensors: Iterable[Tensor], but: Collection[Any] = ()) -> int:
+    """Return the bytes of tensors, each storage once and without those whose `address` is in `but`."""
+    sizes = {address(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(size for address, size in sizes.items() if address not in but)
+
+
+def address(tensor: Tensor) -> tuple[torch.device, int]:
+    """Return what tells the storage of a tensor from others."""
+    return tensor.device, tensor.untyped_storage().data_ptr()
