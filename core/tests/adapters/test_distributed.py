@@ -1,9 +1,13 @@
-"""Data parallel and sharded training of adapted models, two CPU processes over gloo."""
+"""Data parallel and sharded training of adapted models, two CPU processes over gloo.
+
+The processes are started once and work through every case, because starting them takes far longer than the training.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,21 +104,7 @@ def data() -> Tensor:
     return torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
 
 
-def start(rank: int, port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-
-
-def finish() -> None:
-    """Leave at once: gloo's threads may still run while the interpreter takes itself apart, which then aborts."""
-    dist.barrier()
-    dist.destroy_process_group()
-    os._exit(0)
-
-
-def ddp(rank: int, port: int, method: str, folder: str) -> None:
-    start(rank, port)
+def ddp(rank: int, method: str, folder: Path) -> None:
     adapted = build(method)
     # find_unused_parameters stays off: a trained tensor without a gradient would hang or raise
     model = nn.parallel.DistributedDataParallel(adapted.model)
@@ -122,36 +112,83 @@ def ddp(rank: int, port: int, method: str, folder: str) -> None:
         adapted.model.zero_grad()
         model(data()[3 * rank : 3 * rank + 3]).square().mean().backward()
     if rank == 0:
-        torch.save({key: p.grad for key, p in adapted.named_parameters()}, Path(folder) / "grads.pt")
-    finish()
+        torch.save({key: p.grad for key, p in adapted.named_parameters()}, folder / "grads.pt")
 
 
-def fsdp2(rank: int, port: int, method: str, folder: str) -> None:
+def shard(adapted: peftx.Adapted) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    start(rank, port)
-    adapted = build(method)
     dist.device_mesh.init_device_mesh("cpu", (2,))
     fully_shard(adapted.model.fc1)
     fully_shard(adapted.model)
+
+
+def fsdp2(rank: int, method: str, folder: Path) -> None:
+    adapted = build(method)
+    shard(adapted)
     adapted.model(data()[3 * rank : 3 * rank + 3]).square().mean().backward()
     grads = {key: p.grad.full_tensor() for key, p in adapted.named_parameters()}
     if rank == 0:
-        torch.save(grads, Path(folder) / "grads.pt")
-    finish()
+        torch.save(grads, folder / "grads.pt")
 
 
-def fsdp2_training(rank: int, port: int, method: str, folder: str) -> None:
-    from torch.distributed.fsdp import fully_shard
-
-    start(rank, port)
+def fsdp2_training(rank: int, method: str, folder: Path) -> None:
     adapted = build(method)
-    dist.device_mesh.init_device_mesh("cpu", (2,))
-    fully_shard(adapted.model.fc1)
-    fully_shard(adapted.model)
+    shard(adapted)
     train(adapted, data()[3 * rank : 3 * rank + 3])
-    peftx.artifacts.save(adapted, Path(folder) / "adapter")
-    finish()
+    peftx.artifacts.save(adapted, folder / "adapter")
+
+
+CASES: dict[Callable[[int, str, Path], None], list[str]] = {
+    ddp: ["core.lora", "core.dora", "core.bitfit", "core.full", "bank"],
+    fsdp2: ["core.lora", "bank", "insert"],
+    fsdp2_training: ["core.lora", "core.dora"],
+}
+
+
+def work(
+    rank: int, port: int, cases: list[tuple[Callable[[int, str, Path], None], str]], folder: str
+) -> None:
+    """One of the two processes: every case in turn, in a folder of its own, which `done` says is whole."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    for case, method in cases:
+        own = Path(folder) / f"{case.__name__}-{method}"
+        own.mkdir(exist_ok=True)
+        case(rank, method, own)
+        dist.barrier()
+        (own / "done").touch()
+    dist.destroy_process_group()
+    # leave at once: gloo's threads may still run while the interpreter takes itself apart, which then aborts
+    os._exit(0)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., None], str], Path]:
+    """A function of a case and a method that returns the folder which two processes filled, or raises what they did."""
+    folder = tmp_path_factory.mktemp("distributed")
+    waiting = [(case, method) for case, methods in CASES.items() for method in methods]
+    errors: dict[str, Exception] = {}
+    while waiting:  # once, unless a case fails: then again with those behind it
+        try:
+            mp.spawn(work, args=(free_port(), waiting, str(folder)), nprocs=2, join=True)
+            break
+        except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+            while waiting and (folder / f"{waiting[0][0].__name__}-{waiting[0][1]}" / "done").exists():
+                waiting.pop(0)
+            if not waiting:
+                raise
+            case, method = waiting.pop(0)
+            errors[f"{case.__name__}-{method}"] = error
+
+    def found(case: Callable[..., None], method: str) -> Path:
+        name = f"{case.__name__}-{method}"
+        if name in errors:
+            raise errors[name]
+        return folder / name
+
+    return found
 
 
 def train(adapted: peftx.Adapted, x: Tensor) -> None:
@@ -169,8 +206,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def compare(worker: object, method: str, folder: Path) -> None:
-    mp.spawn(worker, args=(free_port(), method, str(folder)), nprocs=2, join=True)
+def compare(method: str, folder: Path) -> None:
     got = torch.load(folder / "grads.pt", weights_only=True)
     single = build(method)
     single.model(data()).square().mean().backward()
@@ -181,25 +217,24 @@ def compare(worker: object, method: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["core.lora", "core.dora", "core.bitfit", "core.full", "bank"])
-def test_two_processes_give_the_gradient_of_one(method: str, tmp_path: Path) -> None:
-    compare(ddp, method, tmp_path)
+@pytest.mark.parametrize("method", CASES[ddp])
+def test_two_processes_give_the_gradient_of_one(method: str, result: Callable[..., Path]) -> None:
+    compare(method, result(ddp, method))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["core.lora", "bank", "insert"])
-def test_sharded_after_attaching(method: str, tmp_path: Path) -> None:
-    compare(fsdp2, method, tmp_path)
+@pytest.mark.parametrize("method", CASES[fsdp2])
+def test_sharded_after_attaching(method: str, result: Callable[..., Path]) -> None:
+    compare(method, result(fsdp2, method))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["core.lora", "core.dora"])
-def test_sharded_training_and_its_file(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", CASES[fsdp2_training])
+def test_sharded_training_and_its_file(method: str, result: Callable[..., Path]) -> None:
     """Two processes with half of every parameter train what one does, and save it whole."""
-    mp.spawn(fsdp2_training, args=(free_port(), method, str(tmp_path)), nprocs=2, join=True)
     single = build(method)
     train(single, data())
-    loaded = peftx.artifacts.load(build_base(), tmp_path / "adapter")
+    loaded = peftx.artifacts.load(build_base(), result(fsdp2_training, method) / "adapter")
     found, wanted = loaded.tensors(), single.tensors()
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
