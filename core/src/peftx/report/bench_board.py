@@ -73,20 +73,18 @@ def _table(
     rows = [*ranked, *published]
     kind = "percent" if board.unit == "%" else "plain"
     best = "max" if board.higher_is_better else "min"
-    own = len(ranked)
-
-    def ours(values: Sequence[object]) -> list[object]:
-        return [value if i < own else None for i, value in enumerate(values)]
-
+    marks = ["●" if s.pareto else "" for s in rows]
     names = [_name(source, s) for s in rows]
     fields = [
-        Field("#", [s.rank for s in rows], "count", hint="rank by mean; equal means share one"),
         Field("method", names, "html"),
-        Field(f"mean {board.primary}", ours([s.mean for s in rows]), kind, board.unit, best=best),
+        Field("rank", [s.rank for s in rows], "count", hint="by mean; equal means share one"),
+        Field(
+            f"mean {board.primary}", [s.mean for s in rows], kind, board.unit, best=best, among=len(ranked)
+        ),
         Field(
             "sd", [s.sd for s in rows], kind, hint="sample standard deviation over seeds; a dash for one seed"
         ),
-        Field("n", [s.n or None for s in ranked] + [None for _ in published], "count", hint="seeds"),
+        Field("n", [s.n or None for s in rows], "count", hint="seeds"),
         Field("trainable", [s.trainable for s in rows], "count", hint="trained parameters"),
         Field("stored", [s.stored_bytes for s in rows], "bytes", hint="size of the adapter's tensors"),
         Field(
@@ -99,25 +97,20 @@ def _table(
             "kept",
             [s.saved_bytes for s in rows],
             "bytes",
-            hint="bytes autograd keeps for the backward pass of a batch",
+            hint="what autograd keeps of a batch for its backward pass",
         ),
         Field("training", [s.seconds for s in rows], "seconds", hint="median time of the training loop"),
-        Field("rate", [_rates(s) for s in rows], "text", hint="peak learning rate"),
+        Field("lr", [_rates(s) for s in rows], "text", hint="peak learning rate"),
+        Field("front", marks, "text", hint="● no other row is as good and as small", missing=""),
         Field(
-            "front",
-            ["●" if s.pareto else "" for s in rows],
-            "text",
-            hint="● no other row is as good and as small",
+            "failed",
+            [s.failed or None for s in rows],
+            "count",
+            hint="runs that ended with an error",
+            missing="",
         ),
+        Field("source", [s.published for s in rows], "text", hint="where the figure was printed", missing=""),
     ]
-    if any(s.failed for s in rows):
-        fields.append(
-            Field("failed", [s.failed or None for s in rows], "count", hint="runs that ended with an error")
-        )
-    if published:
-        fields[2] = Field(f"mean {board.primary}", [s.mean for s in rows], kind, board.unit)
-        values = ["" if not s.published else s.published for s in rows]
-        fields.append(Field("source", values, "text", hint="where the figure was printed"))
     filled = [f for f in fields if any(v not in (None, "", DASH) for v in f.values)]
     classes = ["published" if s.published else "best-row" if s.rank == 1 else "" for s in rows]
     found = table(

@@ -62,9 +62,8 @@ def _header(source: BenchSource, title: str) -> Html:
     runs, done = sum(states.values()), states["done"]
     others = ", ".join(f"{states[state]} {state}" for state in ("failed", "open") if states[state])
     tiles = [
-        tile(
-            "boards", str(len(source.boards)), "", "one for each data set and model", len(source.boards), True
-        ),
+        *_lead(source),
+        tile("boards", str(len(source.boards)), "", "one for each data set and model", len(source.boards)),
         tile("rows", str(len(source.labels)), "", "methods with their settings", len(source.labels)),
         tile(
             "seeds",
@@ -84,6 +83,27 @@ def _header(source: BenchSource, title: str) -> Html:
             tag("div", *tiles, class_="tiles"),
         ]
     )
+
+
+def _lead(source: BenchSource) -> list[Html]:
+    """The figure to see first: the best mean of the only board, or the best mean rank over several."""
+    found = mean_ranks(source.boards)
+    if found:
+        return [tile("best mean rank", f"{found[0].rank:.2f}", "", found[0].label, found[0].rank, True)]
+    best = next((s for board in source.boards[:1] for s in _ranked(board)), None)
+    if best is None:
+        return []
+    board = source.boards[0]
+    return [tile(f"best mean {board.primary}", _told(best, board), board.unit, best.label, best.mean, True)]
+
+
+def _ranked(board: Board) -> list[Standing]:
+    found = (s for s in board.standings if s.rank is not None and s.mean is not None)
+    return sorted(found, key=lambda s: s.rank or 0)
+
+
+def _told(s: Standing, board: Board) -> str:
+    return f"{score(s.mean, board.unit)}{f' ± {score(s.sd, board.unit)}' if s.sd is not None else ''}"
 
 
 def _tasks(source: BenchSource) -> str:
@@ -119,21 +139,14 @@ def _overview(source: BenchSource) -> list[object]:
 
 def _leader(name: str, board: Board) -> Html:
     """One sentence: who leads on a board, by how much, and whether the spread allows to say so."""
-    ranked = sorted(
-        (s for s in board.standings if s.rank is not None and s.mean is not None), key=lambda s: s.rank or 0
-    )
+    ranked, unit = _ranked(board), f" {board.unit}" if board.unit else ""
     if not ranked:
         return join([tag("strong", name), ": no row has a score yet."])
-    best, unit = ranked[0], f" {board.unit}" if board.unit else ""
-
-    def told(s: Standing) -> str:
-        spread = f" ± {score(s.sd, board.unit)}" if s.sd is not None else ""
-        return f"{score(s.mean, board.unit)}{spread}{unit}"
-
-    text = f": {best.label} leads with {told(best)} (n = {best.n})"
+    best = ranked[0]
+    text = f": {best.label} leads with {_told(best, board)}{unit} (n = {best.n})"
     if len(ranked) > 1:
         second = ranked[1]
-        text += f", {second.label} follows with {told(second)}"
+        text += f", {second.label} follows with {_told(second, board)}{unit}"
         gap = abs((best.mean or 0.0) - (second.mean or 0.0))
         if best.sd is None or second.sd is None:
             text += "; one seed is no spread"

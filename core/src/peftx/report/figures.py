@@ -58,7 +58,7 @@ def column(values: Sequence[Any], kind: str) -> tuple[str, list[str]]:
     elif kind == "ratio":
         unit, places = "×", 2
     elif kind == "plain":
-        places = _places(known, 4)
+        places = _places(known, 3)
 
     def show(number: float | None) -> str:
         if number is None:
@@ -94,10 +94,10 @@ def score(value: Any, unit: str = "") -> str:
 
 
 def _places(values: Sequence[float], digits: int) -> int:
-    """Decimals that give the smallest value `digits` significant digits, six at most; whole numbers need none."""
+    """Decimals that give the middle value `digits` significant digits, six at most; whole numbers need none."""
     sizes = [abs(value) for value in values if value]
     if not sizes or all(float(size).is_integer() for size in sizes):
         return 0
-    # not the very smallest: one tiny value must not give all others six decimals
-    typical = sorted(sizes)[len(sizes) // 4]
+    # not the smallest: one tiny value must not give all others six decimals
+    typical = sorted(sizes)[len(sizes) // 2]
     return max(0, min(6, digits - 1 - math.floor(math.log10(typical))))

@@ -17,9 +17,9 @@ __all__ = ["Field", "callout", "copyable", "facts", "figure", "legend", "reveal"
 class Field:
     """A column of a table: its title, one value for each row, and what kind of value that is.
 
-    `kind`: text, html, or one of `figures.column` (count, bytes, seconds, percent, gap, ratio, rate, plain).
-    `unit` goes into the heading; bytes and seconds find theirs. `hint` explains the column when its heading is pointed at. `best`:
-    max or min, and the best value stands out.
+    `kind`: text, html, or one of `figures.column` (count, bytes, seconds, percent, gap, ratio, rate, plain). `unit`
+    goes into the heading; bytes and seconds find theirs. `hint` explains the column when its heading is pointed at.
+    `best`: max or min, and the best of the first `among` values (of all) stands out. `missing` is shown for None.
     """
 
     title: str
@@ -28,6 +28,8 @@ class Field:
     unit: str = ""
     hint: str = ""
     best: str = ""
+    among: int | None = None
+    missing: str = DASH
 
     @property
     def numeric(self) -> bool:
@@ -93,19 +95,26 @@ def _head(one: Field, unit: str, sortable: bool) -> Html:
 
 def _cells(one: Field, texts: Sequence[Any]) -> list[Html]:
     if not one.numeric:
-        return [tag("td", DASH if text == "" else text) for text in texts]
+        return [tag("td", one.missing if text == "" else text) for text in texts]
     numbers = [finite(value) for value in one.values]
-    known = [number for number in numbers if number is not None]
+    known = [number for number in numbers[: one.among] if number is not None]
     best = {"max": max, "min": min}[one.best](known) if one.best and len(known) > 1 else None
-    return [
-        tag(
-            "td",
-            text,
-            class_="num best" if n is not None and n == best else "num",
-            data_value=exact(value) or None,
+    cells = []
+    for index, (number, text) in enumerate(zip(numbers, texts, strict=True)):
+        leads = number is not None and number == best and (one.among is None or index < one.among)
+        shown = one.missing if number is None else text
+        value = exact(one.values[index])
+        hidden = None  # the digits it does not show, when pointed at
+        if number is not None and float(_digits(text)) != number:
+            hidden = value + {"bytes": " bytes", "seconds": " s"}.get(one.kind, "")
+        cells.append(
+            tag("td", shown, class_="num best" if leads else "num", data_value=value or None, title=hidden)
         )
-        for value, text, n in zip(one.values, texts, numbers, strict=True)
-    ]
+    return cells
+
+
+def _digits(text: str) -> str:
+    return text.replace(",", "").replace("−", "-")
 
 
 def section(key: str, title: str, *body: object, note: str = "") -> Html:

@@ -22,7 +22,7 @@ def wilson(right: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """The 95 % interval of a share by Wilson (1927): where the true share may lie when `right` of `n` came out."""
     if n <= 0:
         return 0.0, 1.0
-    share = right / n
+    share = min(1.0, max(0.0, right / n))
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)

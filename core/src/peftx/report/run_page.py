@@ -5,7 +5,7 @@ from __future__ import annotations
 from peftx.plugins.registry import Registry
 from peftx.report import facts
 from peftx.report.curves import curves
-from peftx.report.figures import finite, score
+from peftx.report.figures import finite
 from peftx.report.headline import banner, header, summary
 from peftx.report.markup import Html, join, tag
 from peftx.report.page import page
@@ -115,11 +115,11 @@ def _calibration(source: RunSource) -> list[object]:
         row = next((row for row in source.rows if row.get("method") == name), {})
         values = source.scores(row, source.split)
         told = [
-            f"{key.upper()} {score(values[key])}"
+            f"{key.upper()} {values[key]:.3g}"
             for key in ("ece", "mce", "ace")
             if finite(values.get(key)) is not None
         ]
-        told += [f"Brier {score(values['brier'])}"] if finite(values.get("brier")) is not None else []
+        told += [f"Brier {values['brier']:.3g}"] if finite(values.get("brier")) is not None else []
         plots.append(figure(name, drawn, " · ".join(told)))
     if not plots:
         return []

@@ -60,8 +60,8 @@ class RunSource:
     @property
     def rows(self) -> list[Table]:
         """The rows that are done or failed, the run's own first."""
-        found = self.record.get("rows")
-        return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
+        found = sequence(self.record.get("rows"))
+        return [row for row in found if isinstance(row, Mapping) and isinstance(row.get("method"), str)]
 
     @property
     def names(self) -> list[str]:

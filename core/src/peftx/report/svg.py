@@ -97,7 +97,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, most: int = 6, log: bool = False) -> list[float]:
-    """Between 2 and about `most` round values from low to high: 1, 2 or 5 times a power of ten apart; on a logarithmic
+    """About `most` round values from low to high: 1, 2 or 5 times a power of ten apart; on a logarithmic
     axis whole decades, or 1-2-5 where there are few of them."""
     if log:
         for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
@@ -111,7 +111,10 @@ def ticks(low: float, high: float, most: int = 6, log: bool = False) -> list[flo
         return [low]
     raw = span / max(1, most - 1)
     size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * nice for nice in (1, 2, 5, 10) if size * nice >= raw * (1 - 1e-9))
+    # the nearest on a logarithmic scale: borders at the square roots of 2, 10 and 50
+    step = size * next(
+        nice for nice, border in ((1, 2), (2, 10), (5, 50), (10, math.inf)) if (raw / size) ** 2 < border
+    )
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
