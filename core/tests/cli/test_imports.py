@@ -67,6 +67,28 @@ def test_pydantic_waits_until_a_configuration_is_shown(toy, command):
     assert "pydantic" not in modules_after(*command.split(), folder=toy)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "results",
+        "results --where option.rank=8 --json",
+        "results --help",
+        "compare runs/a runs/b",
+        "leaderboard",
+        "leaderboard --published --csv",
+    ],
+)
+def test_results_are_read_without_anything_heavy(toy, write_run, command):
+    write_run(toy / "runs" / "a")
+    write_run(toy / "runs" / "b", method="core.dora")
+    names = modules_after(*command.split(), folder=toy)
+    assert not names.intersection(HEAVY)
+    assert not any(name.startswith("rich") for name in names)
+    assert "pydantic" not in names or not command.startswith("results"), (
+        "listing runs needs no configuration class"
+    )
+
+
 def test_importing_peftx_imports_nothing_heavy():
     program = "import sys, json, peftx, peftx.plugins; dir(peftx); print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
