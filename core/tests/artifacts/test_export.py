@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import peftx
 from peftx import artifacts
 from peftx.errors import ArtifactError
 
-#: loads with `load`, runs on the inputs, and writes the outputs; every import of peftx fails
+#: for each line of JSON: loads a model with `load`, runs it on the inputs, writes the outputs, answers with a line, which
+#: is empty or tells the error. Every import of peftx fails
 PROGRAM = """
-import sys
+import json, os, sys, traceback
 class Wall:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("peftx", "peftx_kernels"):
@@ -29,36 +31,59 @@ sys.meta_path.insert(0, Wall())
 import torch
 from safetensors.torch import load_file, save_file
 torch.set_num_threads(1)
-inputs = load_file(sys.argv[1])
-{load}
-model.eval()
-with torch.no_grad():
-    result = model(**inputs) if {keywords} else model(*inputs.values())
-result = getattr(result, "logits", result)
-assert not [name for name in sys.modules if name.partition(".")[0] == "peftx"]
-save_file({{"y": result.contiguous()}}, sys.argv[2])
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what a library prints is no answer
+def run(load, inputs, outputs, keywords):
+    names = {}
+    exec(load, names)
+    model, inputs = names["model"].eval(), load_file(inputs)
+    with torch.no_grad():
+        result = model(**inputs) if keywords else model(*inputs.values())
+    result = getattr(result, "logits", result)
+    assert not [name for name in sys.modules if name.partition(".")[0] == "peftx"]
+    save_file({"y": result.contiguous()}, outputs)
+for line in sys.stdin:
+    try:
+        run(**json.loads(line))
+        error = ""
+    except BaseException:
+        error = traceback.format_exc()
+    print(json.dumps(error), file=answers, flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process without peftx, for all tests of this file: it imports the libraries that load models once."""
+    home = str(tmp_path_factory.mktemp("home"))
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PATH": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": home},
+    ) as started:
+        yield started
+        started.stdin.close()  # type: ignore[union-attr]
+
+
 @pytest.fixture
-def alone(tmp_path: Path) -> Callable[..., Tensor]:
+def alone(process: subprocess.Popen[str], tmp_path: Path) -> Iterator[Callable[..., Tensor]]:
     """Run a loading line in a process without peftx."""
 
     def run(load: str, inputs: dict[str, Tensor], *, keywords: bool = False) -> Tensor:
         save_file(inputs, tmp_path / "inputs")
-        program = PROGRAM.format(load=load, keywords=keywords)
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "inputs"), str(tmp_path / "outputs")],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={"PATH": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        places = {"inputs": str(tmp_path / "inputs"), "outputs": str(tmp_path / "outputs")}
+        print(json.dumps({"load": load, "keywords": keywords} | places), file=process.stdin, flush=True)
+        answer = process.stdout.readline()  # type: ignore[union-attr]
+        assert answer == '""\n', json.loads(answer) if answer else "the process ended"
         return load_file(tmp_path / "outputs")["y"]
 
-    return run
+    # a process that hangs would never answer
+    limit = threading.Timer(300, process.kill)
+    limit.start()
+    yield run
+    limit.cancel()
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
