@@ -19,8 +19,8 @@ import peftx
 from peftx import artifacts
 from peftx.errors import ArtifactError
 
-#: for each line of JSON: loads a model with `load`, runs it on the inputs, writes the outputs, answers with a line, which
-#: is empty or tells the error. Every import of peftx fails
+#: for each line of JSON: loads a model with `load`, runs it on the inputs, writes the outputs and answers with a line,
+#: which is empty or tells the error. Every import of peftx fails
 PROGRAM = """
 import json, os, sys, traceback
 class Wall:
