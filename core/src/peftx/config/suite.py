@@ -97,11 +97,11 @@ class Suite(BaseModel):
     @classmethod
     def _distinct(cls, value: tuple[Choice, ...]) -> tuple[Choice, ...]:
         labels = [label(one) for one in value]
-        for one in labels:
-            if not one.strip():
-                raise ValueError("an entry has no name")
-            if labels.count(one) > 1:
-                raise ValueError(f"{one} stands there twice")
+        for one, own in zip(value, labels, strict=True):
+            if not one.name.strip():
+                raise ValueError(f"an entry has no name ({own.strip() or 'it is empty'})")
+            if labels.count(own) > 1:
+                raise ValueError(f"{own} stands there twice")
         return value
 
     @field_validator("train")

@@ -7,8 +7,8 @@ import signal
 import time
 from typing import Any, ClassVar
 
-from toypack_task import Sorting as ToySorting
 from torch import Tensor, nn
+from toypack_task import Sorting as ToySorting
 
 from peftx.adapters.methods.lora import LoRA, LoRADelta
 

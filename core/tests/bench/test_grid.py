@@ -1,0 +1,202 @@
+"""From suites to rows: names, options, folders, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftx.bench import Request, find_suite
+from peftx.bench.cells import slug
+from peftx.bench.grid import Grid, build_grid
+from peftx.config.run import Choice
+from peftx.config.suite import Suite
+from peftx.errors import ConfigError, DataError, PluginError, UnknownNameError
+from peftx.plugins.registry import Registry
+
+LEAST = {"task": "toy.sorting", "about": "Points.", "data": ["points"], "methods": ["core.head"]}
+
+
+@pytest.fixture
+def grid(registry: Registry) -> Callable[..., Grid]:
+    def make(suite: dict[str, Any] | None = None, **asked: Any) -> Grid:
+        made = Suite.model_validate({**LEAST, **(suite or {})})
+        return build_grid("mine", made, Request.model_validate({"suite": "mine", **asked}), registry)
+
+    return make
+
+
+def choices(*labels: str) -> tuple[Choice, ...]:
+    from peftx.config.suite import parse_label
+
+    return tuple(map(parse_label, labels))
+
+
+def test_rows_are_methods_on_data_with_full_names(grid: Callable[..., Grid]) -> None:
+    found = grid(
+        {
+            "methods": ["head", {"name": "lora", "rank": 2}],
+            "data": ["points", {"name": "points", "classes": 4}],
+        }
+    )
+    assert [(row.label, row.data, row.model) for row in found.rows] == [
+        ("core.head", "toy.points", "toy.net"),
+        ("core.lora rank=2", "toy.points", "toy.net"),
+        ("core.head", "toy.points classes=4", "toy.net"),
+        ("core.lora rank=2", "toy.points classes=4", "toy.net"),
+    ]
+    assert found.rows[3].folder == "toy.points-classes=4/toy.net/core.lora-rank=2"
+    assert found.rows[3].plan.method_config.rank == 2 and found.rows[3].plan.data_config.classes == 4
+
+
+def test_all_means_every_adapter_method_that_fits(grid: Callable[..., Grid]) -> None:
+    labels = {row.label for row in grid({"methods": ["all"]}).rows}
+    assert {"core.head", "core.lora", "core.full", "core.bitfit", "core.dora", "grid.deadly"} <= labels
+    assert not {"toy.convonly", "toy.distil", "toy.camera", "toy.replay"} & labels
+
+
+def test_all_and_a_setting_of_one_method_are_two_rows(grid: Callable[..., Grid]) -> None:
+    labels = [
+        row.label for row in grid({"methods": ["all", {"name": "core.lora", "rank": 2}, "core.lora"]}).rows
+    ]
+    assert labels.count("core.lora") == 1 and labels.count("core.lora rank=2") == 1
+
+
+def test_settings_of_a_data_set_stand_over_the_suites_and_under_the_commands(
+    grid: Callable[..., Grid],
+) -> None:
+    suite = {
+        "train": {"epochs": 5, "batch_size": 8, "lr": 0.5},
+        "data": ["toy.points", {"name": "toy.points", "classes": 4, "train": {"epochs": 2, "batch_size": 4}}],
+    }
+    first, second = grid(suite, train={"batch_size": 30}).rows
+    assert first.values["train"] == {"epochs": 5, "batch_size": 30, "lr": 0.5}
+    assert second.values["train"] == {"epochs": 2, "batch_size": 30, "lr": 0.5}
+
+
+def test_a_data_set_named_on_the_command_line_keeps_what_the_suite_says_of_it(
+    grid: Callable[..., Grid],
+) -> None:
+    suite = {"data": [{"name": "toy.points", "classes": 4, "train": {"epochs": 2}}, "toy.points"]}
+    rows = grid(suite, data=choices("points classes=4", "points classes=5")).rows
+    assert [(row.data, row.values["train"]) for row in rows] == [
+        ("toy.points classes=4", {"epochs": 2}),
+        ("toy.points classes=5", {}),
+    ]
+
+
+def test_cells_have_a_folder_a_seed_and_the_shared_settings(grid: Callable[..., Grid]) -> None:
+    (row,) = grid({"seeds": 2, "train": {"lr": 0.5}}, precision="bf16").rows
+    cells = row.runs()
+    assert [cell.folder for cell in cells] == [f"toy.points/toy.net/core.head/seed{k}" for k in (0, 1)]
+    assert [cell.config["seed"] for cell in cells] == [0, 1]
+    config = row.plan_of(cells[1]).config
+    assert config.seed == 1 and config.precision == "bf16" and config.baselines == [] and not config.report
+    assert config.test and config.train.lr == 0.5
+
+
+def test_cells_of_a_search_share_rates_seed_and_head_rate_and_see_no_test(grid: Callable[..., Grid]) -> None:
+    found = grid({"methods": ["core.head", "core.full"], "rates": [0.1, 0.01]}, search=())
+    assert found.rates == (0.01, 0.1)
+    for row in found.rows:
+        cells = row.searches()
+        assert [cell.folder for cell in cells] == [f"{row.folder}/search/lr={rate}" for rate in (0.01, 0.1)]
+        for cell in cells:
+            config = row.plan_of(cell).config
+            assert config.seed == 0 and not config.test and config.train.lr == cell.rate
+            assert "head_lr" in config.train.model_fields_set and config.train.head_lr is None
+        assert [cell.config["train"]["lr"] for cell in row.runs(0.1)] == [0.1] * 3
+
+
+@pytest.mark.parametrize("name", ["lr", "head_lr"])
+def test_a_rate_is_searched_or_set(grid: Callable[..., Grid], name: str) -> None:
+    flag = name.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"--search lr and --train.{flag} 0.1: "):
+        grid({"train": {name: 0.1}}, search=(0.1,))
+    grid({"train": {name: 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("suite", "asked", "error", "message"),
+    [
+        ({"methods": ["toy.camera"]}, {}, ConfigError, "toy.camera needs camera with every sample"),
+        ({}, {"methods": choices("toy.replay")}, ConfigError, "toy.replay is a procedure"),
+        ({"methods": ["core.lroa"]}, {}, UnknownNameError, "Did you mean core.lora"),
+        ({"methods": [{"name": "all", "rank": 2}]}, {}, ConfigError, "all methods at once take no options"),
+        (
+            {"methods": [{"name": "core.lora", "rank": 0}]},
+            {},
+            ConfigError,
+            "--method.rank: must be at least 1",
+        ),
+        ({"methods": [{"name": "core.lora", "rnak": 2}]}, {}, ConfigError, "--method.rnak: no such option"),
+        ({"data": ["toy.pointz"]}, {}, UnknownNameError, "Did you mean toy.points"),
+        ({"data": [{"name": "toy.points", "absent": True}]}, {}, DataError, "points.bin is not there"),
+        ({"models": ["toy.nett"]}, {}, UnknownNameError, "Did you mean toy.net"),
+        ({"task": "toy.sortin"}, {}, UnknownNameError, "Did you mean toy.sorting"),
+        ({"task_options": {"explode": 1}}, {}, ConfigError, "--task.explode: no such option"),
+        ({}, {"device": "gpu"}, ConfigError, "--device: must be auto, cpu, cuda"),
+        ({"models": ["toy.net", "net"]}, {}, ConfigError, "stands twice in the grid"),
+    ],
+)
+def test_what_is_refused(
+    grid: Callable[..., Grid],
+    suite: dict[str, Any],
+    asked: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        grid(suite, **asked)
+
+
+def test_a_suite_is_found_by_domain_and_name(registry: Registry) -> None:
+    for spelled in ("grid/small", "grid.small", "small"):
+        name, suite = find_suite(spelled, registry)
+        assert name == "grid.small" and suite.about == "Points, twice."
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("grid/smal", UnknownNameError, "no suite is called 'grid.smal'. Did you mean grid.small"),
+        (
+            "grid",
+            UnknownNameError,
+            "grid is a domain, a suite is part of one: its suites are grid/small, grid/slow",
+        ),
+        ("toy", UnknownNameError, "toy is a domain, a suite is part of one: it has no suite"),
+        ("speech/quick", PluginError, "speech.quick belongs to the pack speech, which is not installed"),
+        (
+            "grid/none",
+            PluginError,
+            r"the target of suite grid.none .* is a dict, expected a peftx.config.suite.Suite",
+        ),
+        ("gone.toml", ConfigError, "no configuration file at gone.toml"),
+    ],
+)
+def test_a_suite_that_is_none(registry: Registry, name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        find_suite(name, registry)
+
+
+def test_a_suite_is_a_file(registry: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'task = "toy.sorting"\nabout = "Mine."\nseeds = 2\n[[data]]\nname = "toy.points"\nclasses = 4\n'
+    )
+    name, suite = find_suite(str(file), registry)
+    assert name == "mine" and suite.data[0].options == {"classes": 4}
+    file.write_text('task = "toy.sorting"\nabout = "Mine."\nseedz = 2\ndata = ["toy.points"]\n')
+    with pytest.raises(ConfigError, match=r"mine.toml: --seedz: no such option. Did you mean seeds"):
+        find_suite(str(file), registry)
+
+
+def test_labels_become_parts_of_a_path_and_stay_distinct() -> None:
+    assert slug("vision.digits limit_train=100") == "vision.digits-limit_train=100"
+    one, two = slug("vision.imagefolder:/a/b"), slug("vision.imagefolder:/a-b")
+    assert one != two and one.startswith("vision.imagefolder-a-b-") and "/" not in one
+    assert len(slug("x " + "y=1 " * 100)) <= 80
+    assert slug("../..") not in ("..", ".", "")
