@@ -57,28 +57,26 @@ class Store:
             raise RunError(f"--out {out} is the folder of a run; a bench needs one of its own")
         former = self.read()
         if former is None:
-            if out.is_dir() and any(out.iterdir()) and not _holds(out, grid) and not self.path.is_file():
+            # hidden files may be another bench's that begins at this moment
+            others = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
+            if others and not _holds(out, grid) and not self.path.is_file():
                 raise RunError(f"--out {out} is not empty and no bench: name a new or an empty folder")
             return
-        if former.get("suite") != grid.suite:
-            raise RunError(f"--out {out} holds a bench of {former.get('suite')}; name another --out")
-        found = changes(former.get("options") or {}, grid.protocol)
-        if found:
-            raise RunError(
-                "\n".join([f"{out} holds a bench with other settings; name another --out for these:", *found])
-            )
+        self._refuse_other(former, grid)
         self.known = _by_folder(former)
 
     def begin(self, grid: Grid, suite: Suite, command: str, *, published: bool = False) -> None:
         """Write the file, beside the cells of former calls.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: it cannot be written, or another bench has made the folder its own meanwhile.
         """
         with _told(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
 
         def change(bench: dict[str, Any]) -> None:
+            if "suite" in bench:
+                self._refuse_other(bench, grid)
             bench |= {"suite": grid.suite, "about": grid.about, "task": grid.task, "command": command}
             bench |= {"definition": suite.model_dump(mode="json"), "published": published}
             bench.setdefault("started", datetime.now(UTC).isoformat(timespec="seconds"))
@@ -149,6 +147,14 @@ class Store:
         """What is known of each cell now, that of other benches with it."""
         self.known = _by_folder(self.read() or {})
         return self.known
+
+    def _refuse_other(self, bench: Mapping[str, Any], grid: Grid) -> None:
+        if bench.get("suite") != grid.suite:
+            raise RunError(f"--out {self.out} holds a bench of {bench.get('suite')}; name another --out")
+        found = changes(bench.get("options") or {}, grid.protocol)
+        if found:
+            head = f"{self.out} holds a bench with other settings; name another --out for these:"
+            raise RunError("\n".join([head, *found]))
 
     def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
         with _told(self.out), _locked(self.out):
