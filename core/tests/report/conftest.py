@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +202,6 @@ def board_of(data: str, methods: tuple[str, ...], seeds: int = 3, seed: int = 3)
             )
         )
     ranked = sorted(found, key=lambda s: -(s.mean or 0))
-    from dataclasses import replace
-
     standings = [replace(s, rank=i + 1, pareto=i in (0, 2)) for i, s in enumerate(ranked)]
     standings.append(
         Standing("core.broken", "core.broken", failed=seeds, cause="no site of the model matched")
@@ -297,10 +294,3 @@ def make_bench() -> Callable[..., BenchSource]:
 @pytest.fixture
 def make_details() -> Callable[..., dict[str, Any]]:
     return details_of
-
-
-def find_browser() -> str | None:
-    """The browser PEFTX_BROWSER names, or one of those a system may have."""
-    named = os.environ.get("PEFTX_BROWSER")
-    names = [named] if named else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    return next((path for name in names if (path := shutil.which(name))), None)

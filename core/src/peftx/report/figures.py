@@ -67,7 +67,12 @@ def column(values: Sequence[Any], kind: str) -> tuple[str, list[str]]:
             return f"{number:g}"
         if kind == "gap":
             return f"{number:+.2f}".replace("-", "−")
-        return f"{number / size:,.{places}f}"
+        text = f"{number / size:,.{places}f}"
+        if number and not text.strip(
+            "-0.,"
+        ):  # something is not nothing: one digit of it, in a column of large ones
+            return f"{number / size:.{-math.floor(math.log10(abs(number / size)))}f}"
+        return text
 
     return unit, [show(number) for number in numbers]
 

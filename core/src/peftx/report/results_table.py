@@ -97,9 +97,7 @@ def results(source: RunSource) -> Html:
             "text",
             hint="epoch whose state was kept, of those trained",
         ),
-        Field(
-            "rate", [mapping(row.get("train")).get("lr") for row in rows], "rate", hint="peak learning rate"
-        ),
+        Field("lr", [mapping(row.get("train")).get("lr") for row in rows], "rate", hint="peak learning rate"),
     ]
     return table(
         fields, rows=["own" if i == 0 else "" for i in range(len(rows))], caption="results by method"
