@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,9 @@ def test_eight_processes_hammer_one_index(tmp_path: Path, write_run: Write) -> N
     with Index(root) as index:
         assert {Path(entry.folder).name for entry in index.entries()} == expected
         assert len(index.entries()) == len(expected) and index.notes == [] and index.skipped == []
-    connection = sqlite3.connect(root / ".index.sqlite")
-    assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    with closing(sqlite3.connect(root / ".index.sqlite")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 KILLED = """
@@ -110,4 +111,40 @@ def test_a_killed_writer_leaves_a_sound_index(tmp_path: Path, write_run: Write) 
         assert len(index.entries()) == 1, "nothing of the broken transaction is left"
     with Index(tmp_path) as index:
         assert len(index.entries()) == 61 and index.notes == []
-    assert sqlite3.connect(tmp_path / ".index.sqlite").execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    with closing(sqlite3.connect(tmp_path / ".index.sqlite")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from peftx.results import Index
+sys.stdin.readline()
+with Index(Path(sys.argv[1])) as index:
+    print(len(index.entries()))
+"""
+
+
+def test_several_processes_meet_a_damaged_index(tmp_path: Path, write_run: Write) -> None:
+    for number in range(5):
+        write_run(tmp_path / f"run{number}")
+    (tmp_path / ".index.sqlite").write_bytes(b"this is no database" * 500)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, tmp_path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    for worker in workers:
+        out, err = worker.communicate(timeout=60)
+        assert out == "5\n", err
+    with Index(tmp_path) as index:
+        assert len(index.entries()) == 5 and index.notes == []

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ def rows_of(root: Path) -> tuple[int, list[str]]:
 
 
 def test_a_new_index_says_whose_it_is(root: Path) -> None:
-    connection = sqlite3.connect(root / ".index.sqlite")
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == store.FORMAT
-    assert connection.execute("PRAGMA application_id").fetchone()[0] == store.APPLICATION
-    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
+    with closing(sqlite3.connect(root / ".index.sqlite")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == store.FORMAT
+        assert connection.execute("PRAGMA application_id").fetchone()[0] == store.APPLICATION
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
 
 
 @pytest.mark.parametrize("damage", ["text", "head", "middle", "cut", "empty"])
@@ -63,25 +64,23 @@ def test_a_damaged_file_is_built_anew(root: Path, damage: str) -> None:
 def test_another_programs_database_is_kept_under_another_name(root: Path) -> None:
     path = root / ".index.sqlite"
     path.unlink()
-    other = sqlite3.connect(path)
-    other.execute("CREATE TABLE recipes (name TEXT)")
-    other.execute("INSERT INTO recipes VALUES ('soup')")
-    other.commit()
-    other.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE recipes (name TEXT)")
+        other.execute("INSERT INTO recipes VALUES ('soup')")
+        other.commit()
     count, notes = rows_of(root)
     assert count == 2 and "was no index of runs: it is .index.sqlite.foreign now" in notes[0]
-    kept = sqlite3.connect(root / ".index.sqlite.foreign")
-    assert kept.execute("SELECT name FROM recipes").fetchall() == [("soup",)]
+    with closing(sqlite3.connect(root / ".index.sqlite.foreign")) as kept:
+        assert kept.execute("SELECT name FROM recipes").fetchall() == [("soup",)]
 
 
 @pytest.mark.parametrize(
     "change", ["PRAGMA user_version = 0", "DROP TABLE metrics", "CREATE TABLE extra (x)"]
 )
 def test_an_earlier_layout_is_rebuilt_without_a_word(root: Path, change: str) -> None:
-    connection = sqlite3.connect(root / ".index.sqlite")
-    connection.execute(change)
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(root / ".index.sqlite")) as connection:
+        connection.execute(change)
+        connection.commit()
     assert rows_of(root) == (2, [])
     with Index(root) as index:
         assert len(index.entries(["test.accuracy>0"])) == 2
@@ -89,10 +88,8 @@ def test_an_earlier_layout_is_rebuilt_without_a_word(root: Path, change: str) ->
 
 def test_a_later_version_is_left_alone_unless_asked(root: Path) -> None:
     path = root / ".index.sqlite"
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 99")
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
     before = path.read_bytes()
     with pytest.raises(
         RunError, match=r"was written by a later peftx \(index format 99, this one reads 1\)"
@@ -117,12 +114,11 @@ def test_a_lock_that_is_not_let_go_does_not_stop_a_reader(
     root: Path, write_run: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.05)
-    holder = sqlite3.connect(root / ".index.sqlite", isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    write_run(root / "seed2", seed=2)
-    count, notes = rows_of(root)
-    assert count == 3 and "database is locked" in notes[0] and "kept in memory" in notes[0]
-    holder.execute("ROLLBACK")
+    with closing(sqlite3.connect(root / ".index.sqlite", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        write_run(root / "seed2", seed=2)
+        count, notes = rows_of(root)
+        assert count == 3 and "database is locked" in notes[0] and "kept in memory" in notes[0]
     assert rows_of(root) == (3, [])
 
 

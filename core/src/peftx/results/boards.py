@@ -53,7 +53,7 @@ def boards(
     metric: str | None = None,
     higher_is_better: bool | None = None,
     pareto: str = "trainable",
-    folders: Sequence[Path] = (),
+    folders: Sequence[Path | str] = (),
 ) -> list[Board]:
     """Rank the methods on every data set and model there are runs of, each by its mean over seeds.
 

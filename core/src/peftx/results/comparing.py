@@ -94,7 +94,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(folders: Sequence[Path], registry: Registry | None = None) -> Comparison:
+def compare(folders: Sequence[Path | str], registry: Registry | None = None) -> Comparison:
     """Compare runs; the first is what the others are compared with.
 
     Args:
@@ -110,7 +110,9 @@ def compare(folders: Sequence[Path], registry: Registry | None = None) -> Compar
     notes: list[str] = []
     defaults = Defaults(registry)
     names = _short([os.fspath(folder) for folder in folders])
-    groups = [cohort(name, folder, notes, defaults) for name, folder in zip(names, folders, strict=True)]
+    groups = [
+        cohort(name, Path(folder), notes, defaults) for name, folder in zip(names, folders, strict=True)
+    ]
     scores = _scores(groups, notes)
     if not any(score.group != groups[0].name for score in scores):
         raise RunError(
@@ -220,6 +222,10 @@ def _warnings(groups: Sequence[Cohort]) -> list[str]:
         ]
         if base.first.data == group.first.data and any(a.fingerprint != b.fingerprint for a, b in pairs):
             found.append(f"{pair} were trained and scored on different data: the fingerprints differ")
+        for split in ("test", "val"):
+            counts = {tuple(sorted(set(side.values(split, "n").values()))) for side in (base, group)}
+            if len(counts) > 1 and () not in counts:
+                found.append(f"{pair} were scored on different numbers of {split} samples")
         if base.first.device != group.first.device:
             found.append(
                 f"{pair} ran on different devices ({base.first.device}, {group.first.device}): not their costs"

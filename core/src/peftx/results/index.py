@@ -114,14 +114,14 @@ class Index:
 
     def __init__(
         self,
-        root: Path | None = None,
+        root: Path | str | None = None,
         *,
         refresh: bool = True,
         rebuild: bool = False,
         memory: bool = False,
         below: Sequence[Path] = (),
     ) -> None:
-        self.root = default_root() if root is None else root.expanduser()
+        self.root = default_root() if root is None else Path(root).expanduser()
         self.notes: list[str] = []
         self.skipped: list[Skipped] = []
         if not self.root.is_dir():
@@ -190,7 +190,7 @@ class Index:
         *,
         sort: Sequence[str] = (),
         limit: int | None = None,
-        folders: Sequence[Path] = (),
+        folders: Sequence[Path | str] = (),
     ) -> list[Entry]:
         """Rows that fulfil every expression (`peftx.results.where`), newest run first and its own method first in it.
 
@@ -204,7 +204,7 @@ class Index:
             ConfigError: an expression or a key to sort by is wrong.
             RunError: a folder lies outside the root.
         """
-        inside = [self._relative(folder) for folder in folders]
+        inside = [self._relative(Path(folder)) for folder in folders]
 
         def ask(connection: sqlite3.Connection) -> list[Entry]:
             wanted = where.conditions(connection, expressions)

@@ -73,8 +73,9 @@ class Defaults:
         return self._known[key]
 
     def filled(self, section: str, name: str, given: Mapping[str, Any], task: str = "") -> dict[str, Any]:
-        """The options with what they leave out."""
-        return {**(self.of(section, name, task) or {}), **given}
+        """The options, and after them those they leave out."""
+        known = self.of(section, name, task) or {}
+        return {**given, **{key: value for key, value in known.items() if key not in given}}
 
     def _ask(self, section: str, name: str, task: str) -> dict[str, Any] | None:
         if self._registry is None:

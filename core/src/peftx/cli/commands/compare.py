@@ -46,7 +46,8 @@ def command(state: State, folders: tuple[Path, ...], as_json: bool) -> None:
     for split in dict.fromkeys(score.split for score in found.scores):
         print()
         heading(f"{split} scores, and differences to {found.groups[0].name} paired by seed")
-        print_table(_scores([score for score in found.scores if score.split == split]))
+        # how many samples there were is no score
+        print_table(_scores([one for one in found.scores if one.split == split and one.metric != "n"]))
     _costs(found)
     for text in found.notes:
         note(f"note: {text}")
