@@ -154,6 +154,12 @@ def test_no_text_becomes_sql(index: Index, key: str, sign: str, value: str) -> N
     assert len(index.entries()) == 5
 
 
+def test_bytes_that_are_no_text_find_nothing(index: Index) -> None:
+    assert found(index, "method=\udcff") == "" and found(index, "method~\udcff") == ""
+    with pytest.raises(ConfigError, match="no run here has"):
+        index.entries(sort=["\udcff"])
+
+
 def test_quotes_and_wildcards_are_plain_text(index: Index) -> None:
     assert found(index, "method=' OR '1'='1") == ""
     assert found(index, "method~%") == "" and found(index, "method~_") == ""

@@ -282,7 +282,7 @@ class Index:
     def _refresh(self, connection: sqlite3.Connection) -> None:
         known = dict(connection.execute("SELECT folder, stamp FROM runs").fetchall())
         found = scan(self.root, self._below)
-        self.skipped = found.skipped
+        self.skipped = [Skipped(self._typed(one.folder), one.cause) for one in found.skipped]
         batch: list[tuple[str, str, facts.RunFacts]] = []
         gone = {name for name in known if name not in found.runs}
         for name, stamp in found.runs.items():
@@ -292,7 +292,8 @@ class Index:
                 # the stamp is older than what is read: a run that changes meanwhile is read again next time
                 batch.append((name, stamp, facts.read(self.root / name)))
             except RunError as error:
-                self.skipped.append(Skipped(self._typed(name), str(error)))
+                if _is_run(self.root / name):  # else it was deleted since the walk
+                    self.skipped.append(Skipped(self._typed(name), str(error)))
                 gone |= {name} & known.keys()
             if len(batch) >= BATCH:
                 self._write(connection, batch, ())
@@ -317,13 +318,11 @@ class Index:
     def _relative(self, folder: Path) -> str:
         """A folder's name in this index."""
         folder = folder.expanduser()
-        for one, other in (
-            (
-                Path(os.path.abspath(folder)),
-                Path(os.path.abspath(self.root)),
-            ),  # links keep the name they are found by
-            (folder.resolve(), self.root.resolve()),
-        ):
+        as_typed = (
+            Path(os.path.abspath(folder)),
+            Path(os.path.abspath(self.root)),
+        )  # links keep the name they have
+        for one, other in (as_typed, (folder.resolve(), self.root.resolve())):
             if one.is_relative_to(other):
                 return one.relative_to(other).as_posix()
         raise RunError(f"{folder} is not below {self.root}: name its root with --root")

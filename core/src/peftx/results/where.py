@@ -110,6 +110,7 @@ def parse(connection: sqlite3.Connection, expression: str) -> Condition:
     Raises:
         ConfigError: it is no expression, no run here has its key, or its value does not go with its key and operator.
     """
+    expression = _storable(expression)
     found = _EXPRESSION.fullmatch(expression)
     if found is None:
         raise ConfigError(
@@ -160,6 +161,7 @@ def order_by(connection: sqlite3.Connection, key: str) -> Condition:
 
     Raises ConfigError when no run here has the key.
     """
+    key = _storable(key)
     value = _look_up(connection, key.removeprefix("-"), f"--sort {key}")
     down = " DESC" if key.startswith("-") else ""
     missing = value.missing()
@@ -202,6 +204,11 @@ def _look_up(connection: sqlite3.Connection, key: str, where: str) -> _Value:
 
 def _compared(value: Condition, sign: str, other: str | float) -> Condition:
     return Condition(f"{value.sql} {sign} ?", (*value.values, other))
+
+
+def _storable(text: str) -> str:
+    """Without the bytes that were no UTF-8 when they were typed: SQLite takes text alone."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _number(text: str) -> float | None:
