@@ -1,9 +1,13 @@
 """Which implementation each op uses, and why.
 
 An op (``lora_linear``) has several implementations with one signature: ``reference`` (plain torch, the definition of
-correctness), ``eager`` (the fastest composition of library calls), later ``triton``, and whatever a plugin registers.
-This table maps names to them and never imports torch: implementations are ``"module:object"`` strings until first use,
-so a plugin manager can fill the table at start-up for free.
+correctness), ``eager`` (the fastest composition of library calls), ``triton`` (fused kernels), and whatever a plugin
+registers. This table maps names to them and never imports torch: implementations are ``"module:object"`` strings until
+first use, so a plugin manager can fill the table at start-up for free.
+
+``auto`` decides call by call where an op has kernels that can run in this process: beside the op its module has a
+function ``fits``, of the same arguments, which says whether the kernels are for this call (CUDA tensors, types, a size
+at which they win). All other calls take the library calls.
 
 The environment variable ``PEFTX_KERNELS`` chooses. It holds ``auto`` (the default), ``reference``, ``triton`` or any
 registered name, and ``op=name`` items after commas for single ops: ``PEFTX_KERNELS=auto,dora_linear=reference``.
@@ -18,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from peftx_kernels.availability import interpreting, why_no_triton
+
 __all__ = ["KernelError", "Tier", "implementation", "prepare", "register", "tiers", "use"]
 
 _OPS = "peftx_kernels.ops"
@@ -31,12 +37,16 @@ class KernelError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """What an op runs: ``name`` is the chosen implementation, ``available`` all of them, ``reason`` who chose."""
+    """What an op runs: ``name`` is the chosen implementation, ``available`` all of them, ``reason`` who chose.
+
+    ``by_call``: kernels run where they fit, and ``name`` everywhere else.
+    """
 
     op: str
     name: str
     available: tuple[str, ...]
     reason: str
+    by_call: bool = False
 
 
 _table: dict[str, dict[str, str | Callable[..., Any]]] = {
@@ -52,6 +62,10 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
         ("snell_update", "snell_linear"),
     )
 }
+#: ops with kernels: the module that holds the op, and `fits`
+_TRITON: dict[str, str] = {}
+for _op, _module in _TRITON.items():
+    _table[_op]["triton"] = f"{_module}:{_op}"
 _chosen: dict[str, Callable[..., Any]] = {}
 _prepared: set[str] = set()
 _setting = os.environ.get("PEFTX_KERNELS", "auto")
@@ -94,7 +108,8 @@ def implementation(op: str) -> Callable[..., Any]:
     """
     fn = _chosen.get(op)
     if fn is None:
-        fn = _chosen[op] = _load(op, _choose(op).name)
+        tier = _choose(op)
+        fn = _chosen[op] = _by_call(op, tier.name) if tier.by_call else _load(op, tier.name)
     return fn
 
 
@@ -119,8 +134,20 @@ def _choose(op: str) -> Tier:
     available = _table[op]
     asked, reason = _asked(op)
     if asked == "auto":
-        asked = next(name for name in _AUTO if name in available)
-        reason = "the fastest composition of library calls; no fused kernel is built for this op yet"
+        name = next(name for name in _AUTO if name in available)
+        if op not in _TRITON:
+            return Tier(op, name, tuple(available), "the fastest composition of library calls")
+        obstacle = why_no_triton() or ("Triton's interpreter is on" if interpreting() else "")
+        if obstacle:
+            reason = f"the fastest composition of library calls, because {obstacle}"
+            return Tier(op, name, tuple(available), reason)
+        reason = "Triton kernels on CUDA tensors where they fit, library calls elsewhere"
+        return Tier(op, name, tuple(available), reason, by_call=True)
+    if asked == "triton" and asked in available and why_no_triton():
+        raise KernelError(
+            f"PEFTX_KERNELS asks for the Triton kernels of {op}, but {why_no_triton()}; set PEFTX_KERNELS=auto, or to "
+            "test them without a GPU set TRITON_INTERPRET=1 before Python starts"
+        )
     if asked not in available:
         raise KernelError(
             f"PEFTX_KERNELS asks for the {asked!r} implementation of {op}, which has only {', '.join(available)}; "
@@ -149,6 +176,17 @@ def _asked(op: str) -> tuple[str, str]:
     if not single and name not in _table[op] and name not in ("auto", "triton"):
         return "auto", ""  # a plugin's name given for all ops: those without it keep the built-in choice
     return name, f"PEFTX_KERNELS={_setting}"
+
+
+def _by_call(op: str, otherwise: str) -> Callable[..., Any]:
+    """The op as `auto` runs it where kernels can run: they, where they fit, and `otherwise` elsewhere."""
+    kernels, plain = _load(op, "triton"), _load(op, otherwise)
+    fits: Callable[..., bool] = importlib.import_module(_TRITON[op]).fits
+
+    def dispatch(*arguments: Any, **options: Any) -> Any:
+        return (kernels if fits(op, *arguments, **options) else plain)(*arguments, **options)
+
+    return dispatch
 
 
 def _load(op: str, name: str) -> Callable[..., Any]:
