@@ -44,8 +44,13 @@ def render_bench(source: BenchSource, registry: Registry | None = None) -> str:
     add("protocol", "Protocol", "Protocol", *_protocol(source))
     add("cells", "Cells", "Cells", *_cells(source))
     if source.records:
-        first = source.records[min(source.records)]
-        add("provenance", "Provenance", "Where it comes from", *_differences(source), facts.provenance(first))
+        add(
+            "provenance",
+            "Provenance",
+            "Where it comes from",
+            *_differences(source),
+            facts.provenance([source.records[name] for name in sorted(source.records)]),
+        )
     add("next", "Next", "Next commands", facts.commands(sequence(bench.get("next"))))
     title = str(bench.get("suite") or source.folder.name)
     return page(
@@ -280,7 +285,7 @@ def _differences(source: BenchSource) -> list[object]:
     mixed = [
         f"{key} ({', '.join(sorted(values))})" for key, values in sorted(seen.items()) if len(values) > 1
     ]
-    note = f"Of {len(source.records)} runs; what is listed is of one of them."
+    note = f"Of {len(source.records)} runs; machine and code are those of the first."
     found: list[object] = [tag("p", note, class_="note")]
     if mixed:
         found.append(

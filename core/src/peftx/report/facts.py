@@ -59,44 +59,41 @@ def configuration(source: RunSource) -> list[Html]:
     return found
 
 
-def environment(record: Mapping[str, Any]) -> Html:
-    """Device, platform, precision."""
+def environment(record: Mapping[str, Any], *, times: bool = True) -> Html:
+    """Device, platform, precision; `times`: when it began, went on, and how long it took."""
     here = mapping(record.get("environment"))
     names = {"device_name": "name", "platform": "platform", "cuda": "CUDA"}
     pairs: list[tuple[str, object]] = [(names.get(key, key), plain(value)) for key, value in here.items()]
-    pairs += [
-        ("precision", record.get("precision")),
-        ("evaluation batch", record.get("eval_batch_size")),
-        ("begun", _time(record.get("started"))),
-        ("whole run", amount(record.get("seconds"), "seconds") if finite(record.get("seconds")) else None),
-    ]
-    for event in sequence(record.get("resumed")):
-        changed = "; ".join(map(str, sequence(mapping(event).get("changed")))) or "nothing had changed"
-        pairs.append(("went on", f"{_time(mapping(event).get('at'))}: {changed}"))
+    pairs += [("precision", record.get("precision")), ("evaluation batch", record.get("eval_batch_size"))]
+    if times:
+        seconds = finite(record.get("seconds"))
+        pairs.append(("begun", _time(record.get("started"))))
+        pairs.append(("whole run", amount(seconds, "seconds") if seconds is not None else None))
+        for event in sequence(record.get("resumed")):
+            changed = "; ".join(map(str, sequence(mapping(event).get("changed")))) or "nothing had changed"
+            pairs.append(("went on", f"{_time(mapping(event).get('at'))}: {changed}"))
     return facts(pairs)
 
 
-def provenance(record: Mapping[str, Any]) -> Html:
-    """Code, versions, data, model: what one needs to do it again."""
-    git = mapping(record.get("git"))
+def provenance(records: Sequence[Mapping[str, Any]]) -> Html:
+    """Code, versions, data, model: what one needs to do it again. Of several records (those of a bench) every data set
+    and model is told, and the machine and code of the first."""
+    blocks: list[tuple[str, Html]] = []
+    for record in records:
+        blocks.append(("Data", data_facts(mapping(record.get("data")))))
+    for record in records:
+        model = mapping(record.get("model"))
+        blocks.append(("Model", facts((str(key), _model(key, value)) for key, value in model.items())))
+    blocks = list(dict.fromkeys(blocks))
+    first = records[0]
+    git = mapping(first.get("git"))
     commit = str(git.get("commit", ""))
-    code = (
-        f"{commit[:12]}{', with uncommitted changes' if git.get('dirty') else ''}"
-        if commit
-        else "not in a repository"
-    )
-    versions = [(str(name), tag("code", value)) for name, value in mapping(record.get("versions")).items()]
-    model = mapping(record.get("model"))
-    return tag(
-        "div",
-        tag("div", tag("h3", "Data"), data_facts(mapping(record.get("data")))),
-        tag("div", tag("h3", "Model"), facts((str(key), _model(key, value)) for key, value in model.items())),
-        tag("div", tag("h3", "Environment"), environment(record)),
-        tag(
-            "div", tag("h3", "Code"), facts([("commit", tag("code", code, title=commit or None)), *versions])
-        ),
-        class_="columns",
-    )
+    dirty = ", with uncommitted changes" if git.get("dirty") else ""
+    code = f"{commit[:12]}{dirty}" if commit else "not in a repository"
+    versions = [(str(name), tag("code", value)) for name, value in mapping(first.get("versions")).items()]
+    blocks.append(("Environment", environment(first, times=len(records) == 1)))
+    blocks.append(("Code", facts([("commit", tag("code", code, title=commit or None)), *versions])))
+    return tag("div", *(tag("div", tag("h3", title), body) for title, body in blocks), class_="columns")
 
 
 def _model(key: str, value: Any) -> str:

@@ -43,7 +43,7 @@ def render_run(source: RunSource, registry: Registry | None = None) -> str:
     for number, panel in enumerate(plugin_panels(registry, "run", source)):
         add(f"panel-{number}", panel.title, panel.title, Html(panel.body_html), note=panel.note)
     add("settings", "Settings", "Configuration", *facts.configuration(source))
-    add("provenance", "Provenance", "Where it comes from", facts.provenance(record))
+    add("provenance", "Provenance", "Where it comes from", facts.provenance([record]))
     add("next", "Next", "Next commands", facts.commands(sequence(record.get("next"))))
     version = mapping(record.get("versions")).get("peftx", "")
     return page(
