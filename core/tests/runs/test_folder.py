@@ -28,6 +28,14 @@ def test_the_default_name_says_when_what_and_on_which_data(
     assert first.is_dir() and second.is_dir()
 
 
+def test_the_folder_of_runs_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PEFTX_RUNS", raising=False)
+    assert files.home() == Path("runs")
+    monkeypatch.setenv("PEFTX_RUNS", str(tmp_path / "mine"))
+    assert files.create(None, "core.lora", "vision.digits", NOW).parent == tmp_path / "mine"
+
+
 def test_a_new_or_empty_folder_is_taken(tmp_path: Path) -> None:
     assert files.create(tmp_path / "a" / "b", "m", "d").is_dir()
     assert files.create(tmp_path / "a" / "b", "m", "d") == tmp_path / "a" / "b"

@@ -359,7 +359,7 @@ class _Once(dict[str, Any]):
 
 def default_root() -> Path:
     """The folder of runs: what the variable PEFTX_RUNS names, else ``runs``."""
-    return Path(os.environ.get("PEFTX_RUNS") or "runs").expanduser()
+    return files.home()
 
 
 def register(folder: Path, root: Path | None = None) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "clear",
     "create",
     "cut",
+    "home",
     "is_run",
     "locked",
     "state_of",
@@ -51,8 +52,13 @@ CHECKPOINT, DETAILS, REPORT, LOCK = "checkpoint", "details.json", "report.html",
 _OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, REPORT, "tensorboard", CONFIG)
 
 
+def home() -> Path:
+    """The folder of runs: what the variable PEFTX_RUNS names, else ``runs``."""
+    return Path(os.environ.get("PEFTX_RUNS") or "runs").expanduser()
+
+
 def create(out: Path | None, method: str, data: str, now: datetime | None = None) -> Path:
-    """Make the folder of a new run and return it: `out`, or ``runs/<date-time>-<method>-<data>``.
+    """Make the folder of a new run and return it: `out`, or ``<date-time>-<method>-<data>`` in `home`.
 
     An unfinished run at `out` that has trained nothing yet may be replaced, by `clear`; any other is never touched.
 
@@ -61,9 +67,7 @@ def create(out: Path | None, method: str, data: str, now: datetime | None = None
     """
     try:
         if out is None:
-            return _fresh(
-                Path("runs"), f"{(now or datetime.now()):%Y%m%d-%H%M%S}-{_slug(method)}-{_slug(data)}"
-            )
+            return _fresh(home(), f"{(now or datetime.now()):%Y%m%d-%H%M%S}-{_slug(method)}-{_slug(data)}")
         out = out.expanduser()
         if out.exists() and not out.is_dir():
             raise RunError(f"--out {out} is a file; name a folder")

@@ -29,6 +29,7 @@ VARIABLES = (
     "PEFTX_KERNELS",
     "PEFTX_OFFLINE",
     ENV_ONLY,
+    "PEFTX_RUNS",
     "PEFTX_SHARED_DATA",
 )
 _LOW_DISK = 2 * 1024**3
@@ -127,8 +128,9 @@ def plugins(registry: Registry) -> Iterator[Finding]:
 def folders() -> Iterator[Finding]:
     """Say whether data and runs can be written, and how much room there is."""
     from peftx.data.cache import cache_folder
+    from peftx.runs.folder import home
 
-    for what, folder in (("data cache", cache_folder()), ("run folders", Path("runs").absolute())):
+    for what, folder in (("data cache", cache_folder()), ("run folders", home().absolute())):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         problem = _unwritable(existing)
         if problem:

@@ -103,6 +103,9 @@ def command(state: State, arguments: tuple[str, ...]) -> None:
     with make_progress() as progress:
         result = execute(config, registry, progress, resume=folder is not None)
     if is_main_process():
+        from peftx.results import register
+
+        register(Path(result.folder))
         report(result, as_json)
 
 
