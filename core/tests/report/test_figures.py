@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftx.report.figures import DASH, amount, column, exact, finite, score
+from peftx.report.figures import DASH, amount, column, exact, finite, score, spread
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,19 @@ def test_scores() -> None:
     assert score(97.772, "%") == "97.77"
     assert score(0.0639612, "nats") == "0.06396"
     assert exact(0.1 + 0.2) == "0.30000000000000004"
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "unit", "text"),
+    [
+        (98.0512, 0.2449, "%", "98.05 ± 0.24"),
+        (0.23991, 0.01136, "nats", "0.240 ± 0.011"),
+        (12.3456, 3.2, "", "12.3 ± 3.2"),
+        (1234.5, 87.0, "", "1234 ± 87"),
+        (98.05, None, "%", "98.05"),
+        (0.5, 0.0, "", "0.50 ± 0.00"),
+        (None, None, "%", DASH),
+    ],
+)
+def test_a_mean_has_as_many_digits_as_its_deviation_allows(mean, sd, unit, text) -> None:
+    assert spread(mean, sd, unit) == text

@@ -44,7 +44,7 @@ def test_the_front_by_its_definition(pairs: list[tuple[int, int]]) -> None:
 def test_marks_say_their_exact_figures_and_bars_are_one_deviation() -> None:
     found = drawn(POINTS)
     assert found is not None and problem(found) == ""
-    assert "<title>core.lora\naccuracy 98.05 % ± 0.20 (sd, n = 3)\ntrained parameters 66,826</title>" in found
+    assert "<title>core.lora\naccuracy 98.05 ± 0.20 % (sd, n = 3)\ntrained parameters 66,826</title>" in found
     assert "<title>core.full\naccuracy 98.89 %\ntrained parameters 809,098</title>" in found
     assert len(re.findall(r'class="bar ', found)) == 3, "one seed has no bar"
     heights = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peftx.report.board import Board, Standing
-from peftx.report.figures import DASH, score
+from peftx.report.figures import DASH, score, spread
 from peftx.report.markup import Html, join, tag
 from peftx.report.parts import Field, callout, figure, legend, section, table
 from peftx.report.scatter import Point, scatter
@@ -144,11 +144,8 @@ def _strips(
 ) -> Html:
     rows = []
     for s in ranked:
-        spread = f" ± {score(s.sd, board.unit)}" if s.sd is not None else ""
         values = [(f"seed {seed}", value) for seed, value in zip(s.seeds, s.values, strict=False)]
-        text = (
-            f"{score(s.mean, board.unit)}{spread}" if s.mean is not None else "failed" if s.failed else DASH
-        )
+        text = spread(s.mean, s.sd, board.unit) if s.mean is not None else "failed" if s.failed else DASH
         rows.append(Strip(s.label, values, s.mean, text, source.labels.index(s.label), s.rank == 1, s.cause))
     for s in published:
         values = [("published", s.mean)] if s.mean is not None else []

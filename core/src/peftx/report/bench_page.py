@@ -10,7 +10,7 @@ from peftx.plugins.registry import Registry
 from peftx.report import facts
 from peftx.report.bench_board import board_names, board_section
 from peftx.report.board import Board, Standing, mean_ranks
-from peftx.report.figures import DASH, finite, score
+from peftx.report.figures import DASH, finite, spread
 from peftx.report.headline import tile
 from peftx.report.markup import Html, join, tag
 from peftx.report.page import page
@@ -108,7 +108,7 @@ def _ranked(board: Board) -> list[Standing]:
 
 
 def _told(s: Standing, board: Board) -> str:
-    return f"{score(s.mean, board.unit)}{f' ± {score(s.sd, board.unit)}' if s.sd is not None else ''}"
+    return spread(s.mean, s.sd, board.unit)
 
 
 def _tasks(source: BenchSource) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["DASH", "amount", "column", "exact", "finite", "score", "unit_of"]
+__all__ = ["DASH", "amount", "column", "exact", "finite", "score", "spread", "unit_of"]
 
 DASH = "–"
 _BYTES = (("B", 1.0), ("KiB", 2.0**10), ("MiB", 2.0**20), ("GiB", 2.0**30), ("TiB", 2.0**40))
@@ -71,7 +71,8 @@ def column(values: Sequence[Any], kind: str) -> tuple[str, list[str]]:
         if number and not text.strip(
             "-0.,"
         ):  # something is not nothing: one digit of it, in a column of large ones
-            return f"{number / size:.{-math.floor(math.log10(abs(number / size)))}f}"
+            digits = -math.floor(math.log10(abs(number / size)))
+            return f"{number / size:.{digits}f}" if digits <= 4 else f"{number / size:.0e}"
         return text
 
     return unit, [show(number) for number in numbers]
@@ -96,6 +97,15 @@ def score(value: Any, unit: str = "") -> str:
     if number is None:
         return DASH
     return f"{number:.2f}" if unit == "%" else f"{number:.4g}"
+
+
+def spread(mean: Any, sd: Any, unit: str = "") -> str:
+    """A mean with its deviation, both to the second digit of the deviation; the mean alone without one."""
+    known = finite(sd)
+    if finite(mean) is None or known is None:
+        return score(mean, unit)
+    places = 2 if unit == "%" or not known else max(0, min(6, 1 - math.floor(math.log10(abs(known)))))
+    return f"{mean:.{places}f} ± {known:.{places}f}"
 
 
 def _places(values: Sequence[float], digits: int) -> int:

@@ -91,7 +91,7 @@ def tile(
             class_="tile-value",
             data_value=exact(raw) or None,
         ),
-        tag("div", below, class_="tile-below") if below else None,
+        tag("div", below, class_="tile-below"),
         class_="tile large" if large else "tile",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peftx.report import order
-from peftx.report.figures import amount, score, unit_of
+from peftx.report.figures import amount, spread, unit_of
 from peftx.report.labels import place_labels
 from peftx.report.markup import Html, tag
 from peftx.report.palette import slot
@@ -92,14 +92,9 @@ def scatter(
 
 
 def _tip(point: Point, kind: str, cost: str, quality: str, unit: str) -> str:
-    spread = f" ± {score(point.spread, unit)} (sd, n = {point.n})" if point.spread is not None else ""
-    return "\n".join(
-        [
-            point.name,
-            f"{quality} {score(point.quality, unit)}{f' {unit}' if unit else ''}{spread}",
-            f"{cost} {amount(point.cost, kind)}",
-        ]
-    )
+    seeds = f" (sd, n = {point.n})" if point.spread is not None else ""
+    reached = f"{spread(point.quality, point.spread, unit)}{f' {unit}' if unit else ''}{seeds}"
+    return "\n".join([point.name, f"{quality} {reached}", f"{cost} {amount(point.cost, kind)}"])
 
 
 def _bar(point: Point, x: Scale, y: Scale) -> Html:
