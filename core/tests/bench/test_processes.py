@@ -221,6 +221,39 @@ def test_two_benches_share_one_folder(start: Callable[..., subprocess.Popen[str]
         assert told.count("[4/4]") == 1, "each tells of all cells, whoever trained them"
 
 
+PROGRAM = """
+import sys
+from peftx.cli import main
+status = main(sys.argv[1:])
+print(status, *sorted({"torch", "numpy", "accelerate", "rich"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_the_process_that_waits_for_others_imports_no_torch(tmp_path: Path) -> None:
+    packs = (HERE.parent / "runs" / "toypack", HERE / "benchpack")
+    words = [
+        "grid/slow",
+        "--device",
+        "cpu",
+        "--no-efficiency",
+        "--methods",
+        "core.head",
+        "--train.epochs",
+        "1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "bench", *words],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, packs), *filter(None, sys.path)])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.splitlines()[-1] == "0", done.stderr
+    assert (tmp_path / "runs" / "bench" / "grid.slow" / "report.html").is_file()
+    assert "core.head" in done.stdout and "peftx leaderboard --root runs/bench/grid.slow" in done.stdout
+
+
 def test_how_processes_end_in_words() -> None:
     assert how_it_ended(-9) == "the process ended with signal 9"
     assert how_it_ended(3) == "the process ended with status 3"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftx.bench.cells import Cell, Row
 from peftx.bench.search import Choice
-from peftx.bench.standings import boards_of
 from peftx.bench.states import DONE, FAILED, State
 from peftx.bench.store import entry_of
 from peftx.report.board import Board
@@ -80,6 +79,8 @@ class Outcome:
 
 def outcome_of(bench: Bench) -> Outcome:
     """Read the boards of a bench off its runs; the cells of former calls in its folder count as well."""
+    from peftx.bench.standings import boards_of
+
     loop = bench.loop
     outcome = Outcome(
         bench.out,

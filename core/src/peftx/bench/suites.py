@@ -10,9 +10,10 @@ from peftx.config.errors import as_config_error
 from peftx.config.suite import Suite
 from peftx.config.toml import read
 from peftx.errors import ConfigError, PluginError, UnknownNameError
-from peftx.plugins.registry import Registry
+from peftx.plugins.descriptors import SuiteSpec
+from peftx.plugins.registry import Entry, Registry
 
-__all__ = ["find_suite"]
+__all__ = ["find_suite", "load_suite", "slashed"]
 
 
 def find_suite(name: str, registry: Registry) -> tuple[str, Suite]:
@@ -35,13 +36,22 @@ def find_suite(name: str, registry: Registry) -> tuple[str, Suite]:
         shown = f"its suites are {', '.join(map(slashed, own))}" if own else "it has no suite"
         raise UnknownNameError(f"{name} is a domain, a suite is part of one: {shown}")
     entry = registry.resolve_suite(name)
+    return entry.name, load_suite(entry)
+
+
+def load_suite(entry: Entry[SuiteSpec]) -> Suite:
+    """The suite of a descriptor.
+
+    Raises:
+        PluginError: its target cannot be loaded, or is none.
+    """
     suite = entry.load()
     if not isinstance(suite, Suite):
         raise PluginError(
             f"the target of suite {entry.name} ({entry.plugin.label}) is a {type(suite).__name__}, expected a "
             "peftx.config.suite.Suite"
         )
-    return entry.name, suite
+    return suite
 
 
 def slashed(name: str) -> str:

@@ -52,8 +52,13 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 @click.command(
     "bench", cls=_Bench, context_settings={"ignore_unknown_options": True, "max_content_width": 110}
 )
-@click.argument("suite", metavar="SUITE", shell_complete=_complete)
-@click.argument("others", nargs=-1, type=click.UNPROCESSED, metavar="[--train.NAME VALUE ...]")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="SUITE [--train.NAME VALUE ...]",
+    shell_complete=_complete,
+)
 @click.option(
     "--methods", multiple=True, metavar="A,B,...", help="Methods, or all that fit (default: the suite's)."
 )
@@ -86,7 +91,7 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def command(state: State, /, suite: str, others: tuple[str, ...], **given: Any) -> None:
+def command(state: State, /, arguments: tuple[str, ...], **given: Any) -> None:
     """Run a suite: every method on every data set, with several seeds.
 
     SUITE is domain/name, or a TOML file of your own. The same command again goes on where it was stopped, and keeps
@@ -100,7 +105,7 @@ def command(state: State, /, suite: str, others: tuple[str, ...], **given: Any) 
     from peftx.bench.running import carry_out, prepare, typed
     from peftx.cli.output import print_json
 
-    passed, train = _passed_on(others)
+    suite, passed, train = _read_arguments(arguments)
     search, budget = given["search"], given["budget"]
     request = Request(
         suite=suite,
@@ -118,7 +123,7 @@ def command(state: State, /, suite: str, others: tuple[str, ...], **given: Any) 
         executor=given["executor"],
         published=given["published"],
         disabled=state.disabled,
-        command=typed(_again(suite, others, given)),
+        command=typed(_again(arguments, given)),
         **passed,
     )
     as_json = given["as_json"]
@@ -160,18 +165,24 @@ def _read(parse: Callable[[str], T], text: str, flag: str) -> T:
         raise ConfigError(f"{flag}: {error}") from None
 
 
-def _passed_on(others: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of a run and of its training, checked under the names they were typed with."""
+def _read_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The suite, options of a run, and those of its training, checked under the names they were typed with."""
     from pydantic import ValidationError
 
     from peftx.config.errors import problems
     from peftx.config.flags import parse, place
     from peftx.config.run import RunConfig, TrainConfig
 
-    flags = parse(others, ("offline",))
-    if flags.words:
-        raise ConfigError(f"one suite is expected; {' '.join(flags.words)} belongs to no option")
-    own = [parameter.name or "" for parameter in command.params]
+    flags = parse(arguments, ("offline", "efficiency", "no_efficiency"))
+    if not flags.words:
+        raise ConfigError(
+            "name a suite, such as `peftx bench vision/quick`; `peftx list` shows those installed"
+        )
+    if len(flags.words) > 1:
+        raise ConfigError(
+            f"one suite is expected, got {' '.join(flags.words)}; an option's value follows --NAME"
+        )
+    own = [name.lstrip("-").replace("-", "_") for option in command.params for name in option.opts]
     values, spelled = place(flags.flags, {"": _of_runs(), "train": _of_training()}, own)
     train = values.pop("train", {})
     wrong: list[str] = []
@@ -188,7 +199,7 @@ def _passed_on(others: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         wrong += problems(error, prefix="train", spelled=spelled)
     if wrong:
         raise ConfigError("\n".join(wrong))
-    return checked, train
+    return flags.words[0], checked, train
 
 
 def _of_runs() -> list[Option]:
@@ -209,9 +220,9 @@ def _line(shown: Any) -> tuple[str, str]:
     return shown.usage, shown.note
 
 
-def _again(suite: str, others: Sequence[str], given: dict[str, Any]) -> list[str]:
+def _again(arguments: Sequence[str], given: dict[str, Any]) -> list[str]:
     """The command again, without what belongs to one call of it."""
-    words = [suite]
+    words = [*arguments]
     for name in ("methods", "data", "models"):
         words += [
             word
@@ -222,7 +233,7 @@ def _again(suite: str, others: Sequence[str], given: dict[str, Any]) -> list[str
         words += [f"--{name}", str(given[name])] if given[name] is not None else []
     words += ["--executor", given["executor"]] if given["executor"] != "local" else []
     words += ["--published"] if given["published"] else []
-    return [*words, *others]
+    return words
 
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -247,7 +258,8 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
                 "model": row.model,
                 "search": len(row.rates) or None,
                 "seeds": row.seeds,
-                "size": size_of(row),
+                "size": None if bench.request.budget is None else size_of(row),
+                "train": row.values["train"],
                 "trainable": row.trainable,
                 "off": row.off or None,
                 "cells": {word: count for word, count in own.items() if count},
@@ -271,10 +283,13 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
     if bench.request.budget is not None:
         columns += ["size", Column("trainable", "trainable", count), "off"]
     print_table(table([*columns, "cells"], shown))
-    settings = {key: value for key, value in bench.grid.protocol.items() if value not in (None, [], {})}
     click.echo("")
-    for key, value in settings.items():
-        click.echo(f"{key}: {_plain(value)}")
+    for row in {row.data: row for row in bench.rows}.values():
+        settings = _plain(row.values["train"]) or "the task's recipe for each method"
+        click.echo(f"train on {row.data}: {settings}")
+    for key, value in bench.grid.protocol.items():
+        if key != "train" and value not in (None, [], {}):
+            click.echo(f"{key}: {_plain(value)}")
     click.echo(f"\n{bench.loop.total} cells, {bench.loop.settled} of them settled; folder {bench.out}")
 
 

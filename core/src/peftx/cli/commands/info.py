@@ -1,4 +1,4 @@
-"""`peftx info NAME`: the full card of a method, task, data set, model or pack."""
+"""`peftx info NAME`: the full card of a method, task, data set, model or suite."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def command(state: State, name: str, as_json: bool) -> None:
     Examples:
       peftx info core.lora
       peftx info digits --json
+      peftx info vision/quick
     """
     registry = state.registry()
     cards = [card(kind, entry) for kind, entry in find(registry, name)]
@@ -39,6 +40,7 @@ def command(state: State, name: str, as_json: bool) -> None:
 def find(registry: Registry, name: str) -> list[tuple[str, Entry[Any]]]:
     """Everything called `name`, by kind. Raises UnknownNameError or PluginError when there is nothing."""
     bare = name.partition(":")[0]
+    bare = bare.replace("/", ".", 1)  # a suite is typed domain/name
     found: list[tuple[str, Entry[Any]]] = []
     known: list[str] = []
     for kind, entries in _tables(registry).items():
@@ -74,6 +76,9 @@ def card(kind: str, entry: Entry[Any]) -> dict[str, Any]:
             values[key] = dataclasses.asdict(value)
     schema = entry.load("config") if getattr(spec, "config", "") else None
     about = (schema.__doc__ or "").strip() if schema is not None else ""
+    if kind == "suite":
+        about, more = _suite(entry)
+        values |= more
     return {
         "kind_of_thing": kind,
         **values,
@@ -81,6 +86,30 @@ def card(kind: str, entry: Entry[Any]) -> dict[str, Any]:
         "about": " ".join(about.split()),
         "options": [option.to_dict() for option in rows(schema)],
     }
+
+
+def _suite(entry: Entry[Any]) -> tuple[str, dict[str, Any]]:
+    """What a suite says about itself, and its grid."""
+    from peftx.bench.suites import load_suite, slashed
+    from peftx.config.suite import label
+
+    suite = load_suite(entry)
+    return suite.about, {
+        "task": suite.task,
+        "task_options": suite.task_options,
+        "data": [_with(label(one), one.train) for one in suite.data],
+        "models": [label(one) for one in suite.models],
+        "methods": [label(one) for one in suite.methods],
+        "seeds": suite.seeds,
+        "train": suite.train,
+        "rates of --search lr": [f"{rate:g}" for rate in suite.rates],
+        "published": [f"{row.method} on {row.data}: {row.value:g} ({row.source})" for row in suite.published],
+        "command": f"peftx bench {slashed(entry.name)}",
+    }
+
+
+def _with(name: str, settings: dict[str, Any]) -> str:
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})" if settings else name
 
 
 def _tables(registry: Registry) -> dict[str, dict[str, Entry[Any]]]:
@@ -103,7 +132,7 @@ def _show(one: dict[str, Any]) -> None:
             continue
         if isinstance(value, dict):
             rows += [{"": f"{key}.{inner}", "value": item} for inner, item in value.items() if item]
-        elif value not in ("", (), None):
+        elif value not in ("", (), [], None):
             rows.append({"": key, "value": value})
     width = max((len(row[""]) for row in rows), default=0)
     for row in rows:
