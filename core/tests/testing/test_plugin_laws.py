@@ -48,6 +48,17 @@ class Gain(AdapterMethod):
     Config = GainConfig
     Delta = Delta
 """
+SUITE = """
+from peftx.config.suite import Suite
+from peftx.plugins import SuiteSpec
+
+DEFAULTS = {{}}
+GRID = Suite(task={task!r}, about="Nothing.", data=("sample.data",))
+
+@hookimpl
+def peftx_suites():
+    yield SuiteSpec("sample.grid", "a grid of nothing", {target!r})
+"""
 #: law -> what is wrong with the manifest
 FAULTS = {
     "api": [{"api": ""}, {"api": "PEFTX_API = 2"}],
@@ -60,6 +71,9 @@ FAULTS = {
     "configs": [{"config_top": "import torch"}],
     "summaries": [{"summary": ""}, {"summary": "One sentence."}],
     "licence": [{"licence": ""}, {"distribution": ""}],
+    "suites": [{"more": SUITE.format(target="sample_plugin:DEFAULTS", task="sample.task")},
+               {"more": SUITE.format(target="sample_plugin:GRID", task="sample.task")},
+               {"more": SUITE.format(target="sample_method:Gain", task="sample.task")}],
     "loads": [{"twice": True}, {"top": "raise RuntimeError('the licence server is down')"}],
 }  # fmt: skip
 CASES = [(law, fault) for law, faults in FAULTS.items() for fault in faults]
@@ -119,7 +133,8 @@ def test_a_sound_plugin_and_core_keep_every_law(install):
     install()
     for domain in ("sample", "core"):
         report = judged(domain)
-        assert report.ok and not report.of("failed", "skipped"), report.render()
+        assert report.ok and not report.of("failed"), report.render()
+        assert {one.law for one in report.of("skipped")} == {"suites"}, "neither declares one"
 
 
 def test_a_domain_stands_for_all_it_declares(install):

@@ -34,8 +34,8 @@ class Grid:
     protocol: dict[str, Any]
 
 
-def build_grid(name: str, suite: Suite, request: Request, registry: Registry) -> Grid:
-    """Make the rows of a suite, as far as they are asked for.
+def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *, locate: bool = True) -> Grid:
+    """Make the rows of a suite, as far as they are asked for; with `locate`, make sure that its data are there.
 
     Raises:
         UnknownNameError, PluginError: a name leads nowhere.
@@ -61,7 +61,7 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry) ->
                     "train": train,
                     **_shared(request),
                 }
-                plan = planned(values, registry, locate=index == number == 0)
+                plan = planned(values, registry, locate=locate and index == number == 0)
                 rows.append(_row(suite, request, plan, method, data, rates, values))
     _distinct(rows)
     protocol = protocol_of(suite, request, rates)

@@ -7,9 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import DatasetSpec, MethodSpec, ModelSpec, Needs, Offers, TaskSpec, hookimpl
+from peftx.plugins import (
+    DatasetSpec,
+    MethodSpec,
+    ModelSpec,
+    Needs,
+    Offers,
+    PanelSpec,
+    SuiteSpec,
+    TaskSpec,
+    hookimpl,
+)
 
-__all__ = ["PEFTX_API", "peftx_datasets", "peftx_methods", "peftx_models", "peftx_tasks"]
+__all__ = [
+    "PEFTX_API",
+    "peftx_datasets",
+    "peftx_methods",
+    "peftx_models",
+    "peftx_panels",
+    "peftx_suites",
+    "peftx_tasks",
+]
 
 PEFTX_API = 1
 
@@ -119,4 +137,20 @@ def peftx_models() -> Iterator[ModelSpec]:
         licence="Apache-2.0",
         source="pretrained by peftx_vision.pretrain",
         params=807_808,  # without a head
+    )
+
+
+@hookimpl
+def peftx_panels() -> Iterator[PanelSpec]:
+    """What the page of a classification shows beside its scores."""
+    yield PanelSpec("vision.confusion", "Classes", "peftx_vision.report:confusion")
+
+
+@hookimpl
+def peftx_suites() -> Iterator[SuiteSpec]:
+    """The benchmark suites."""
+    yield SuiteSpec(
+        name="vision.quick",
+        summary="every method on the digits, with all and with 100 training images; minutes on two cores, no download",
+        target="peftx_vision.suites:QUICK",
     )

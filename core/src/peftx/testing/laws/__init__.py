@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from peftx.testing.laws import copies, data, declared, execution, models, plugins, tasks, training, values
+from peftx.testing.laws import (
+    copies,
+    data,
+    declared,
+    execution,
+    models,
+    plugins,
+    suites,
+    tasks,
+    training,
+    values,
+)
 
 __all__ = [
     "ORDER",
@@ -12,10 +23,22 @@ __all__ = [
     "execution",
     "models",
     "plugins",
+    "suites",
     "tasks",
     "training",
     "values",
 ]
 
 #: modules in the order their laws are judged: cheap and telling ones first
-ORDER = ("declared", "values", "training", "copies", "execution", "data", "tasks", "models", "plugins")
+ORDER = (
+    "declared",
+    "values",
+    "training",
+    "copies",
+    "execution",
+    "data",
+    "tasks",
+    "models",
+    "plugins",
+    "suites",
+)

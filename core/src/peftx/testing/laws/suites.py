@@ -1,0 +1,49 @@
+"""The law of suites: read without torch, and every name and option in them sound."""
+
+from __future__ import annotations
+
+from peftx.bench.grid import build_grid
+from peftx.bench.request import Request
+from peftx.bench.suites import load_suite
+from peftx.config.suite import ALL
+from peftx.errors import PeftxError
+from peftx.plugins.descriptors import SuiteSpec
+from peftx.plugins.registry import Entry
+from peftx.testing.fresh import imports_torch
+from peftx.testing.lawbook import LawError, NotApplicable, demand, law
+from peftx.testing.subjects import PluginSubject
+
+__all__ = ["suites"]
+
+
+@law("plugin", needs=["loads"])
+def suites(subject: PluginSubject) -> None:
+    """Its suites are read without torch, their full names lead somewhere, and their options are valid."""
+    declared = [spec for _, spec in subject.declared if isinstance(spec, SuiteSpec)]
+    if not declared:
+        raise NotApplicable("it declares no suite")
+    for spec in declared:
+        module = spec.target.partition(":")[0]
+        demand(not imports_torch(module), f"the target of {spec.name} is in {module}, which imports torch")
+        try:
+            _judge(Entry(spec, subject.info), subject)
+        except PeftxError as error:
+            raise LawError(f"{spec.name}: {error}") from error
+
+
+def _judge(entry: Entry[SuiteSpec], subject: PluginSubject) -> None:
+    """Raise LawError or PeftxError unless a grid can be made of the suite, data or no data."""
+    suite, registry = load_suite(entry), subject.registry
+    grid = build_grid(entry.name, suite, Request(suite=entry.name), registry, locate=False)
+    named = [
+        ("task", suite.task, grid.task),
+        *(("data set", one.name, registry.resolve_dataset(one.name).name) for one in suite.data),
+        *(
+            ("method", one.name, registry.resolve_method(one.name).name)
+            for one in suite.methods
+            if one.name != ALL
+        ),
+    ]
+    for what, name, full in named:
+        bare = name.partition(":")[0]
+        demand(bare == full, f"{entry.name} names the {what} {bare}, whose full name is {full}")
