@@ -289,6 +289,8 @@ def _differences(source: BenchSource) -> list[object]:
     found: list[object] = [tag("p", note, class_="note")]
     if mixed:
         found.append(
-            callout(f"The runs differ in {'; '.join(mixed)}: times and memory may not compare.", "warn")
+            callout(
+                f"The runs differ in {'; '.join(mixed)}: scores, times and memory may not compare.", "warn"
+            )
         )
     return found

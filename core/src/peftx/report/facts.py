@@ -140,8 +140,11 @@ def _linked(text: str) -> Html:
 
 
 def notes(texts: Sequence[Any]) -> list[Html]:
-    """Remarks that came with a result."""
-    return [callout(str(text)) for text in texts if str(text).strip()]
+    """Remarks that came with a result: one by one, or as one list where they are many."""
+    found = [str(text) for text in texts if str(text).strip()]
+    if len(found) > 2:
+        return [callout(tag("ul", *(tag("li", text) for text in found)))]
+    return [callout(text) for text in found]
 
 
 def commands(texts: Sequence[Any]) -> Html | None:
