@@ -82,7 +82,11 @@ def _table(
             f"mean {board.primary}", [s.mean for s in rows], kind, board.unit, best=best, among=len(ranked)
         ),
         Field(
-            "sd", [s.sd for s in rows], kind, hint="sample standard deviation over seeds; a dash for one seed"
+            "sd",
+            [s.sd for s in rows],
+            kind,
+            board.unit,
+            hint="sample standard deviation over seeds; a dash for one seed",
         ),
         Field("n", [s.n or None for s in rows], "count", hint="seeds"),
         Field("trainable", [s.trainable for s in rows], "count", hint="trained parameters"),
