@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,6 +99,7 @@ class Cluster:
             RunError: the cluster is gone.
         """
         if not self._under:
+            time.sleep(timeout)
             return []
         with _told():
             done, _ = self._ray.wait(list(self._under), num_returns=1, timeout=timeout)

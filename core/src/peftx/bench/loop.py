@@ -51,6 +51,7 @@ class Loop:
         self._under: set[str] = set()
         self._elsewhere: set[str] = set()
         self._looked = 0.0
+        self._waits = False
         for row in rows:
             for cell in row.searches() if row.rates else row.runs():
                 self._add(row, cell)
@@ -89,6 +90,11 @@ class Loop:
                 raise Interrupted(f"stopped: {self.settled} of {self.total} cells are done")
             while executor.free and self._ready:
                 self._submit(heapq.heappop(self._ready)[-1], executor)
+            if self._elsewhere and not self._under and not self._waits:
+                self._waits = True
+                self.progress.note(
+                    f"waiting for another bench, which is at work on {len(self._elsewhere)} of the cells"
+                )
             for event in executor.poll(PAUSE):
                 self._hear(event)
             self._look_elsewhere()
