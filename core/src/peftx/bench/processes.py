@@ -138,6 +138,7 @@ class _Worker:
                 encoding="utf-8",
                 # Ctrl-C at the terminal reaches the bench alone, which passes it on
                 start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
             self._errors.close()

@@ -21,6 +21,7 @@ from peftx.config.suite import Suite
 from peftx.errors import Interrupted, PeftxError
 from peftx.plugins import get_registry
 from peftx.plugins.registry import Registry
+from peftx.runs import folder as files
 from peftx.training.stopping import Stop
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def prepare(
 
         progress.note(f"counting parameters, to bring every method to {request.budget:,}")
         grid = dataclasses.replace(grid, rows=tuple(fit_rows(grid.rows, request.budget, registry)))
-    out = (request.out or Path("runs") / "bench" / name).expanduser()
+    out = (request.out or files.home() / "bench" / name).expanduser()
     store = Store(out)
     store.look(grid)
     loop = Loop(out, grid.rows, store, progress, retry=request.resume)

@@ -85,7 +85,11 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 @click.option(
     "--executor", type=click.Choice(["local", "ray"]), default="local", help="Who carries runs out."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder (default: runs/bench/SUITE).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder (default: bench/SUITE in PEFTX_RUNS, else in runs).",
+)
 @click.option("--resume", is_flag=True, help="Try failed runs again; unfinished ones always go on.")
 @click.option("--published", is_flag=True, help="Add the rows of papers to the tables, unranked.")
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and stop.")
@@ -123,7 +127,7 @@ def command(state: State, /, arguments: tuple[str, ...], **given: Any) -> None:
         executor=given["executor"],
         published=given["published"],
         disabled=state.disabled,
-        command=typed(_again(arguments, given)),
+        command=typed([*_again(arguments, given), *(f"--no-plugin={name}" for name in state.disabled)]),
         **passed,
     )
     as_json = given["as_json"]
