@@ -62,6 +62,7 @@ def test_guide_package_passes_its_own_tests(environment, package):
 
 def test_guide_package_trains_through_the_command_line(environment):
     arguments = "--method mine.scale --data digits --epochs 1 --baselines [] --offline".split()
+    arguments += "--data.limit-train 64 --data.val-fraction 0.1 --data.test-fraction 0.1".split()
     environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
     record = (environment.folder / "out" / "record.json").read_text()
     assert "mine.scale" in record and "peftx-mine" in record

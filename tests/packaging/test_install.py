@@ -88,6 +88,7 @@ def test_declared_requirements_are_enough_to_train(make_environment):
     environment = make_environment(only=["peftx-vision"])
     environment.install("./kernels", "./core", "./plugins/vision")
     arguments = "--method core.head --data digits --epochs 1 --baselines [] --offline".split()
+    arguments += "--data.limit-train 64 --data.val-fraction 0.1 --data.test-fraction 0.1".split()
     environment.ok("peftx", "run", "vision", *arguments, "--out", environment.folder / "out")
     assert (environment.folder / "out" / "record.json").is_file()
 

@@ -41,8 +41,8 @@ def test_pretraining_helps_on_cifar_jpeg() -> None:
     folder = find_cifar_jpeg()
     assert folder is not None
     # a small part of the probe in docs/models/vit_micro.md, which takes minutes
-    train, test = cifar_jpeg(folder, train_per_class=300)
-    data = train, test[torch.arange(0, len(test), 3)]
+    train, test = cifar_jpeg(folder, train_per_class=100)
+    data = train, test[torch.arange(0, len(test), 10)]
     trained = probe_cifar(features_of(build_vit_micro(num_classes=0)), data)
     random = probe_cifar(features_of(random_network(seed=0)), data)
     assert trained[0] >= random[0] + 5
