@@ -23,8 +23,18 @@ from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
 from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear, wide
-from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
+from peftx_kernels.dropout import check_rate, draw_seed
 from peftx_kernels.ops.snell_linear.functional import functional_linear, functional_update
+from peftx_kernels.ops.snell_linear.inputs import (
+    Drops,
+    add_masked,
+    add_product,
+    columns_of,
+    dropped_input,
+    flat,
+    rebuilt_input,
+    tensors_of,
+)
 from peftx_kernels.ops.snell_linear.part import SnellPart, check_parts
 from peftx_kernels.ops.snell_linear.tiles import (
     Block,
@@ -63,8 +73,8 @@ def snell_linear(
         return F.linear(x, weight, bias)
     dtype = compute_dtype(x)
     seeds = tuple(draw_seed() if rate > 0 else 0 for rate in rates)
-    plan = _Plan(given, dtype, wide(dtype), rates[0], rates[1], seeds[0], seeds[1], source)
-    return _SnellLinear.apply(x, weight, bias, plan, *_tensors(given))
+    plan = _Plan(given, dtype, wide(dtype), Drops(*rates, *seeds), source)
+    return _SnellLinear.apply(x, weight, bias, plan, *tensors_of(given))
 
 
 def snell_update(part: SnellPart) -> Tensor:
@@ -72,7 +82,7 @@ def snell_update(part: SnellPart) -> Tensor:
     check_parts((part,), part.stop, part.a.shape[1])
     if is_tracing():
         return functional_update(part, wide(part.a.dtype))
-    return _SnellUpdate.apply(part, *_tensors((part,)))
+    return _SnellUpdate.apply(part, *tensors_of((part,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +90,17 @@ class _Plan:
     parts: tuple[SnellPart, ...]  # their tensors are replaced by the saved ones in the backward
     dtype: torch.dtype
     high: torch.dtype
-    dropout: float
-    drop_path: float
-    seed: int
-    path_seed: int
+    drops: Drops
     source: ActivationSource | None
-
-    @property
-    def masked(self) -> bool:
-        return self.dropout > 0 or self.drop_path > 0
 
     @property
     def merges(self) -> bool:
         """Whether one product with W + S^T does."""
-        return not self.masked and self.dtype in _MERGES
-
-
-def _tensors(parts: Sequence[SnellPart]) -> list[Tensor]:
-    return list(itertools.chain.from_iterable((p.a, p.b, *(p.mix or ())) for p in parts))
+        return not self.drops and self.dtype in _MERGES
 
 
 def _with(parts: Sequence[SnellPart], tensors: Sequence[Tensor]) -> list[SnellPart]:
-    """The parts with their tensors replaced, in the order of `_tensors`."""
+    """The parts with their tensors replaced, in the order of `tensors_of`."""
     left, found = list(tensors), []
     for part in parts:
         a, b, mix = left.pop(0), left.pop(0), None
@@ -134,13 +133,12 @@ class _SnellLinear(torch.autograd.Function):
                 y = own_linear(x_run, merged.total, run_bias)
             else:
                 y = own_linear(x_run, weight.to(plan.dtype), run_bias)
-                flat = _flat(x_run)
-                flat_y = _flat(y)
-                dropped = _dropped(flat, x.shape, plan)
+                flat_y = flat(y)
+                dropped = dropped_input(flat(x_run), x.shape, plan.drops)
                 limits = []
                 for part in parts:
                     update, scale, t = _separate(Kernel(part, plan.high), plan)
-                    _add_product(_columns(flat_y, part), dropped, update.t(), scale)
+                    add_product(columns_of(flat_y, part.start, part.stop), dropped, update.t(), scale)
                     limits.append(t)
         _, needs_weight, _, _, *needs_factors = ctx.needs_input_grad
         ctx.reads_x = needs_weight or any(needs_factors)
@@ -161,10 +159,12 @@ class _SnellLinear(torch.autograd.Function):
         d_x = d_weight = d_bias = None
         d_factors: list[Tensor | None] = []
         with autocast_off(grad):
-            d_y = _flat(grad)
-            flat: Any = _input(x, plan) if ctx.reads_x else None
-            dropped = _dropped(flat, ctx.x_shape, plan) if any(needs_factors) else None
-            mask = _mask(d_y, weight, ctx.x_shape, plan) if needs_x and plan.masked else None
+            d_y = flat(grad)
+            flat_x: Any = rebuilt_input(x, plan.source, plan.dtype) if ctx.reads_x else None
+            dropped = dropped_input(flat_x, ctx.x_shape, plan.drops) if any(needs_factors) else None
+            mask = None
+            if needs_x and plan.drops:
+                mask = plan.drops.mask(d_y.new_empty((d_y.shape[0], weight.shape[1])), ctx.x_shape)
             merged = _Merged(weight, plan) if needs_x and plan.merges else None
             if needs_x and not plan.merges:
                 d_x = d_y @ weight.to(plan.dtype)
@@ -174,14 +174,15 @@ class _SnellLinear(torch.autograd.Function):
                 needed = needs_factors[at : at + count]
                 at += count
                 kernel = Kernel(part, plan.high)
+                d_rows = columns_of(d_y, part.start, part.stop)
                 if needs_x and merged is None:
                     assert d_x is not None
                     update, scale, _ = _separate(kernel, plan, t)
-                    _add_masked(d_x, _columns(d_y, part), update, scale, mask)
+                    add_masked(d_x, d_rows, update, scale, mask)
                     del update
                 if any(needed):
                     assert dropped is not None
-                    gradient = (_columns(d_y, part).t() @ dropped).to(plan.high)
+                    gradient = (d_rows.t() @ dropped).to(plan.high)
                     found = _contract(kernel, gradient, t, merged)
                     del gradient
                 else:
@@ -195,7 +196,7 @@ class _SnellLinear(torch.autograd.Function):
             if merged is not None:
                 d_x = d_y @ merged.total
             if needs_weight:
-                d_weight = (d_y.t() @ flat).to(weight.dtype)
+                d_weight = (d_y.t() @ flat_x).to(weight.dtype)
             if needs_bias:
                 d_bias = d_y.sum(0).to(ctx.bias_dtype)
             if d_x is not None:
@@ -361,56 +362,3 @@ def _separate(kernel: Kernel, plan: _Plan, t: Tensor | None = None) -> tuple[Ten
         torch.ldexp(out.new_ones(()), exponent),
         t,
     )
-
-
-def _add_product(y: Tensor, left: Tensor, right: Tensor, scale: Tensor | None) -> None:
-    if scale is None:
-        y.addmm_(left, right)
-    else:
-        y.add_((left @ right).mul_(scale))
-
-
-def _add_masked(d_x: Tensor, d_y: Tensor, update: Tensor, scale: Tensor | None, mask: Tensor | None) -> None:
-    if mask is None:
-        _add_product(d_x, d_y, update, scale)
-        return
-    product = d_y @ update
-    d_x.addcmul_(product if scale is None else product.mul_(scale), mask)
-
-
-def _flat(t: Tensor) -> Tensor:
-    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
-
-
-def _columns(y: Tensor, part: SnellPart) -> Tensor:
-    return y if part.start == 0 and part.stop == y.shape[1] else y[:, part.start : part.stop]
-
-
-def _input(x: Tensor | None, plan: _Plan) -> Tensor:
-    if plan.source is not None:
-        return _flat(plan.source.recompute()).to(plan.dtype)
-    assert x is not None
-    return _flat(x)
-
-
-def _dropped(flat: Tensor, shape: torch.Size, plan: _Plan) -> Tensor:
-    """The updates' input: what is dropped is zero, the rest scaled up."""
-    return flat * _scaled_mask(flat, shape, plan) if plan.masked else flat
-
-
-def _mask(d_y: Tensor, weight: Tensor, shape: torch.Size, plan: _Plan) -> Tensor:  # (T, in) or (T, 1)
-    return _scaled_mask(d_y.new_empty((d_y.shape[0], weight.shape[1])), shape, plan)
-
-
-def _scaled_mask(like: Tensor, shape: torch.Size, plan: _Plan) -> Tensor:
-    mask: Any = None
-    if plan.dropout > 0:
-        mask = keep_mask(like, plan.dropout, plan.seed).div_(kept_fraction(plan.dropout))
-    if plan.drop_path > 0:
-        samples = shape[0] if len(shape) > 1 else 1
-        path = keep_mask(like.new_empty((samples, 1)), plan.drop_path, plan.path_seed)
-        path = path.div_(kept_fraction(plan.drop_path))
-        if samples:
-            path = path.repeat_interleave(like.shape[0] // samples, dim=0)
-        mask = path if mask is None else mask.mul_(path)
-    return mask
