@@ -150,7 +150,10 @@ def test_a_bench_that_is_stopped_writes_checkpoints_and_goes_on(
     printed, told = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130 and printed == ""
     assert "stopping: every run under way writes its checkpoint; once more to stop at once" in told
-    assert "stopped: 0 of 4 cells are done; go on with `peftx bench grid/slow --device cpu --no-efficiency" in told
+    assert (
+        "stopped: 0 of 4 cells are done; go on with `peftx bench grid/slow --device cpu --no-efficiency"
+        in told
+    )
     assert "--seeds 2 --jobs 2 --threads 1 --out " in told
     assert gone(workers)
     before = steps_in(out)
