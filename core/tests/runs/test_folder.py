@@ -42,12 +42,41 @@ def test_a_new_or_empty_folder_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_run_that_trained_nothing_is_replaced_and_what_is_not_its_own_stays(tmp_path: Path) -> None:
-    for name in (files.CONFIG, files.RECORD, files.METRICS, files.DETAILS, files.REPORT):
+    for name in (files.CONFIG, files.METRICS, files.DETAILS, files.REPORT, ".record.json.7.tmp"):
         (tmp_path / name).write_text("old")
+    (tmp_path / files.RECORD).write_text('{"status": "failed"}')
     (tmp_path / "notes.txt").write_text("mine")
     assert files.create(tmp_path, "m", "d") == tmp_path
     files.clear(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", ".record.json.7.tmp"}
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"status": "shipped"}'])
+def test_a_configuration_alone_is_somebody_elses(tmp_path: Path, record: str | None) -> None:
+    (tmp_path / files.CONFIG).write_text("[project]")
+    (tmp_path / "tensorboard").mkdir()
+    if record is not None:
+        (tmp_path / files.RECORD).write_text(record)
+    with pytest.raises(RunError, match="not empty and not a run"):
+        files.create(tmp_path, "m", "d")
+    with pytest.raises(RunError, match="not empty and not a run"):
+        files.clear(tmp_path)
+    assert (tmp_path / files.CONFIG).read_text() == "[project]" and (tmp_path / "tensorboard").is_dir()
+
+
+def test_a_run_that_finishes_meanwhile_is_not_cleared(tmp_path: Path) -> None:
+    (tmp_path / files.CONFIG).write_text("")
+    (tmp_path / files.RECORD).write_text('{"status": "training"}')
+    folder = files.create(tmp_path, "m", "d")
+    (tmp_path / files.RECORD).write_text('{"status": "complete"}')
+    with pytest.raises(RunError, match="holds a finished run"), files.locked(folder):
+        files.clear(folder)
+    assert files.state_of(tmp_path) == "complete"
+
+
+def test_litter_of_a_killed_writer_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / ".record.json.7.tmp").write_text("{")
+    assert files.create(tmp_path, "m", "d") == tmp_path
 
 
 def test_a_finished_run_is_never_touched(tmp_path: Path) -> None:
@@ -125,6 +154,13 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(
         files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_text_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    """A path whose bytes are no UTF-8 comes as such text, and TOML cannot hold it."""
+    with pytest.raises(RunError, match=r"cannot write .*config\.toml: '\\udcff' in it is no text"):
+        files.write_text(tmp_path / "config.toml", "path = '/x/\udcff'")
+    assert not list(tmp_path.iterdir())
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -49,6 +50,7 @@ __all__ = [
 
 CONFIG, RECORD, METRICS, ADAPTER = "config.toml", "record.json", "metrics.jsonl", "adapter"
 CHECKPOINT, DETAILS, REPORT, LOCK = "checkpoint", "details.json", "report.html", ".lock"
+_STATES = ("training", "complete", "interrupted", "failed")
 _OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, REPORT, "tensorboard", CONFIG)
 
 
@@ -60,7 +62,7 @@ def home() -> Path:
 def create(out: Path | None, method: str, data: str, now: datetime | None = None) -> Path:
     """Make the folder of a new run and return it: `out`, or ``<date-time>-<method>-<data>`` in `home`.
 
-    An unfinished run at `out` that has trained nothing yet may be replaced, by `clear`; any other is never touched.
+    An unfinished run at `out` that has no checkpoint yet may be replaced, by `clear`; anything else is never touched.
 
     Raises:
         RunError: `out` is a file, holds a run or something that is not a run, or cannot be written.
@@ -71,18 +73,8 @@ def create(out: Path | None, method: str, data: str, now: datetime | None = None
         out = out.expanduser()
         if out.exists() and not out.is_dir():
             raise RunError(f"--out {out} is a file; name a folder")
-        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
-            if not is_run(out) and not (out / RECORD).is_file():
-                raise RunError(f"--out {out} is not empty and not a run: name a new or an empty folder")
-            if state_of(out) == "complete":
-                raise RunError(
-                    f"--out {out} holds a finished run: name a new folder, or delete that run first"
-                )
-            if (out / CHECKPOINT).is_dir() or (out / ADAPTER).is_dir():
-                raise RunError(
-                    f"--out {out} holds a run that did not finish: go on with `peftx run --resume {out}`, name a new "
-                    "folder, or delete that run first"
-                )
+        if out.is_dir():
+            _refuse_taken(out)
         out.mkdir(parents=True, exist_ok=True)
         return out
     except OSError as error:
@@ -156,6 +148,11 @@ def write_text(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except UnicodeEncodeError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {ascii(error.object[error.start])} in it is no text; rename that"
+        ) from error
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
@@ -198,12 +195,14 @@ def cut(path: Path, size: int) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove a former run's own files and nothing else.
+    """Remove the own files of a run that `create` would replace, and nothing else. To be called while it is `locked`:
+    the run that stood there may have come to its end since `create` looked.
 
     Raises:
-        RunError: one cannot be removed.
+        RunError: it is no such run any more, or one cannot be removed.
     """
     try:
+        _refuse_taken(folder)
         for name in _OURS:
             path = folder / name
             if path.is_dir() and not path.is_symlink():
@@ -214,6 +213,27 @@ def clear(folder: Path) -> None:
         raise RunError(
             f"cannot clear the run folder {error.filename or folder}: {error.strerror or error}"
         ) from error
+
+
+def _refuse_taken(out: Path) -> None:
+    """Refuse a folder that holds anything but a run which is not worth keeping."""
+    if not any(path.name != LOCK and not _is_litter(path) for path in out.iterdir()):
+        return
+    state = state_of(out)
+    if state not in _STATES:  # a config.toml alone may be anybody's
+        raise RunError(f"--out {out} is not empty and not a run: name a new or an empty folder")
+    if state == "complete":
+        raise RunError(f"--out {out} holds a finished run: name a new folder, or delete that run first")
+    if (out / CHECKPOINT).is_dir() or (out / ADAPTER).is_dir():
+        raise RunError(
+            f"--out {out} holds a run that did not finish: go on with `peftx run --resume "
+            f"{shlex.quote(out.as_posix())}`, name a new folder, or delete that run first"
+        )
+
+
+def _is_litter(path: Path) -> bool:
+    """Whether `write_text` was killed over it."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def _fresh(parent: Path, name: str) -> Path:
