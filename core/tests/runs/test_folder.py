@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(
 
 def test_text_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     """A path whose bytes are no UTF-8 comes as such text, and TOML cannot hold it."""
-    with pytest.raises(RunError, match=r"cannot write .*config\.toml: '\\udcff' in it is no text"):
+    with pytest.raises(RunError, match=r"cannot write .*config\.toml: '\\udcff' in it is not UTF-8"):
         files.write_text(tmp_path / "config.toml", "path = '/x/\udcff'")
     assert not list(tmp_path.iterdir())
 

@@ -151,7 +151,7 @@ def write_text(path: Path, text: str) -> None:
     except UnicodeEncodeError as error:
         temporary.unlink(missing_ok=True)
         raise RunError(
-            f"cannot write {path}: {ascii(error.object[error.start])} in it is no text; rename that"
+            f"cannot write {path}: {error.object[error.start]!a} in it is not UTF-8; rename the file it names"
         ) from error
     except OSError as error:
         temporary.unlink(missing_ok=True)
