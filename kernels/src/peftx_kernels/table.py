@@ -60,6 +60,7 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
         ("dora_linear", "dora_linear"),
         ("snell_linear", "snell_linear"),
         ("snell_update", "snell_linear"),
+        ("grouped_lora", "grouped_lora"),
     )
 }
 #: ops with kernels: the module that holds the op, and `fits`
