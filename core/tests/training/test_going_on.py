@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from pydantic import Field
@@ -86,9 +88,25 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "one batch": {"train": {"batch_size": 90}},
     "no validation": {"without_val": True},
+    "augmented": {"augmented": True, "train": {"accumulate": 2}},
     "growing": {"method": GrowMethod, "options": {}, "train": {"ema": 0.9}},
     "snella": {"method": "vision.snella", "options": {**FC1, "rank": 4}},
 }
+
+
+class Jittered:
+    """Batches with noise from the global generators, as other people's data sets draw it."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch in self.batches:
+            noise = torch.randn_like(batch["points"]) * random.random() * np.random.rand()
+            yield {**batch, "points": batch["points"] + noise}
 
 
 class Run:
@@ -106,6 +124,13 @@ class Run:
         task = self.toy(**self.case.get("net", {}))
         if self.case.get("without_val"):
             del task.data.splits["val"]
+        if self.case.get("augmented"):
+            batches = task.batches
+            task.batches = lambda split, size, *, train=False, generator=None: (
+                Jittered(batches(split, size, train=train, generator=generator))
+                if train
+                else batches(split, size)
+            )
         seed_all(0, "model")
         model = task.build_model()
         seed_all(0, "adapter")

@@ -183,9 +183,14 @@ class Training:
         result, train = self.result, self.train
         self.adapted.model.train()
         self.order.set_state(self.order_state)
+        seen, before = self.groups, random_state() if self.groups else {}
         for index, group in enumerate(groups_of(self.batches, train.accumulate)):
-            if index >= self.groups:  # earlier ones were trained on before the restart
+            if index >= seen:
                 self._step(group)
+            elif index + 1 == seen:
+                # these were trained on before the restart; a task that draws from the global generators, too, has just
+                # done so again
+                set_random_state(before)
         result.train_loss = self.losses / self.per_epoch
         line: dict[str, float] = {"step": result.steps, "train_loss": result.train_loss}
         epoch = result.epochs + 1
