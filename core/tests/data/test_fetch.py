@@ -144,7 +144,7 @@ def test_a_silent_network_is_given_up_quickly(
     begin = time.monotonic()
     with pytest.raises(NetworkError, match=r"one\.invalid: no answer within 0\.3 s; two\.invalid: no answer"):
         fetch(remote, tmp_path, offline=False, what="x.y")
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10  # of twenty, and far more than a busy machine needs
     ended.set()
 
 
