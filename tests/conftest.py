@@ -122,8 +122,8 @@ class Environment:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's variables without what would leak another peftx, another pip source or more threads in."""
-    dropped = re.compile(r"PYTHON(PATH|HOME)|PEFTX_.*|PIP_.*|VIRTUAL_ENV")
+    """This process's variables without what would leak another peftx, another pip source, pytest or more threads in."""
+    dropped = re.compile(r"PYTHON(PATH|HOME)|PEFTX_.*|PIP_.*|PYTEST_.*|VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not dropped.fullmatch(name)}
     return kept | {
         "PIP_CONFIG_FILE": os.devnull,
