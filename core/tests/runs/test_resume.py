@@ -94,6 +94,54 @@ def test_killed_at_fourteen_moments(tmp_path: Path) -> None:
         assert steps == list(range(1, 25))
 
 
+def test_a_run_killed_over_its_last_words_says_them_when_it_is_resumed(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says complete by then, so nothing is trained again."""
+    from peftx import report
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_run", killed, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            execute(config(tmp_path / "run", report=True), registry)
+    run = tmp_path / "run"
+    assert files.state_of(run) == "complete" and (run / files.CHECKPOINT).is_dir()
+    with files.locked(run):  # whoever is at it finishes it
+        execute(config(run, report=True), registry, resume=True)
+    assert not (run / files.REPORT).exists()
+    execute(config(run, report=True), registry, resume=True)
+    assert (run / files.REPORT).is_file() and not (run / files.CHECKPOINT).exists()
+
+
+def test_the_checkpoint_of_a_row_goes_with_the_row(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peftx.runs import rows
+
+    held: list[list[str]] = []
+    attach = rows.attach
+
+    def look(model: Any, name: str, **named: Any) -> Any:
+        held.append(sorted(path.name for path in (tmp_path / "run" / files.CHECKPOINT).glob("*")))
+        return attach(model, name, **named)
+
+    monkeypatch.setattr(rows, "attach", look)
+    execute(config(tmp_path / "run", baselines=["core.head", "core.full"]), registry)
+    assert held == [[], [], []]
+
+
+def test_a_folder_that_was_moved_names_itself(registry: Registry, half: Path, monkeypatch: Any) -> None:
+    record = json.loads((half / files.RECORD).read_text())
+    whole = execute(config(half.with_name("whole")), registry)
+    record |= {"rows": [whole.rows[0]], "next": ["peftx eval elsewhere"]}
+    (half / files.RECORD).write_text(json.dumps(record))
+    done = execute(config(half.rename(half.with_name("moved here"))), registry, resume=True)
+    assert done.next_commands[0] == f"peftx eval '{half.with_name('moved here')}'"
+
+
 @pytest.mark.slow
 def test_the_command_itself_killed_while_it_starts_and_interrupted_while_it_trains(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "peftx", *ARGUMENTS, "--out", "run"]
@@ -215,6 +263,7 @@ def test_a_run_goes_on_from_its_own_file(registry: Registry, half: Path, tmp_pat
         ({"baselines": []}, ["baselines: ['core.head'] there, [] now"]),
         ({"data": {"name": "points", "spread": 2.0}}, ["data.spread: 1.0 there, 2.0 now"]),
         ({"test": False}, ["test: True there, False now"]),
+        ({"train": {"epochs": 2, "lr": None}}, ["train.lr: 0.02 there, not set now"]),
     ],
 )
 def test_other_settings_are_shown_and_refused(
@@ -267,6 +316,27 @@ def test_where_there_is_nothing_to_resume(registry: Registry, half: Path, tmp_pa
         execute(config(tmp_path / "empty"), registry, resume=True)
     (half / files.RECORD).write_text("{")
     with pytest.raises(RunError, match=r"record\.json is damaged"):
+        execute(config(half), registry, resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"data": None},
+        {"rows": 5},
+        {"rows": [{"metrics": {}}]},
+        {"plan": [{"method": "core.lora"}]},
+        {"environment": {}},
+        {"versions": []},
+        {"notes": "none"},
+    ],
+)
+def test_a_record_that_lacks_what_is_needed_is_one_sentence(
+    registry: Registry, half: Path, damage: dict[str, Any]
+) -> None:
+    record = json.loads((half / files.RECORD).read_text())
+    (half / files.RECORD).write_text(json.dumps(record | damage))
+    with pytest.raises(RunError, match=r"record\.json is damaged: it lacks what a run needs"):
         execute(config(half), registry, resume=True)
 
 

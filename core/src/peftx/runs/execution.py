@@ -64,6 +64,7 @@ def execute(
     plan = preflight(config, registry)
     former = reopen_unfinished(plan) if resume else None
     if former is not None and former.complete:
+        _finish_left(plan, former.folder, progress)
         return RunResult(former.folder, former.record)
 
     from peftx.runs.rows import rehearse
@@ -97,7 +98,7 @@ def execute(
                 raise
             raise told from error
         if backend.is_main:
-            _finish(plan, ledger, run, progress)
+            _finish(plan, folder, progress)
         _fire(plan, backend, "peftx_run_finished", run=run, record=ledger.record)
         return RunResult(folder, ledger.record)
 
@@ -162,6 +163,8 @@ def _open(
             {"at": provenance.now(), "changed": changed},
         ]
         ledger.record.pop("error", None)
+        for own in ledger.record["rows"][:1]:  # the folder may have been moved
+            ledger.record["next"] = _next_commands(folder, merges=bool(own.get("merges")))
         ledger.save(status="training")
         return ledger
     record: dict[str, Any] = {
@@ -197,6 +200,7 @@ def _train_all(
     plan: Plan, task: Task, rows: list[Row], ledger: Ledger, run: Run, backend: Backend, progress: Progress
 ) -> None:
     from peftx.runs.rows import train_row
+    from peftx.training.checkpoint import Checkpoint
     from peftx.training.stopping import Stop
 
     def told() -> None:
@@ -233,18 +237,29 @@ def _train_all(
             ledger.record["model"] = {"name": plan.model_name, **task.model_card()}
             ledger.record["notes"] = list(dict.fromkeys([*ledger.record["notes"], *task.notes]))
             ledger.save(status="complete" if index + 1 == len(rows) else "training")
+            if backend.is_main:  # the disk holds one row's checkpoint at a time
+                Checkpoint(run.folder / files.CHECKPOINT / name, 0).remove()
 
 
-def _finish(plan: Plan, ledger: Ledger, run: Run, progress: Progress) -> None:
-    """What comes after the last row: nothing here can harm a result that stands."""
-    shutil.rmtree(run.folder / files.CHECKPOINT, ignore_errors=True)
+def _finish(plan: Plan, folder: Path, progress: Progress) -> None:
+    """What comes after the last row: nothing here can harm a result that stands. The folder of checkpoints goes last:
+    while it is there, this is left to do."""
     if plan.config.report:
         try:
             from peftx.report import write_run
 
-            write_run(run.folder, plan.registry)
+            write_run(folder, plan.registry)
         except Exception as error:
             progress.note(f"the report was not written: {one_line(error)}")
+    shutil.rmtree(folder / files.CHECKPOINT, ignore_errors=True)
+
+
+def _finish_left(plan: Plan, folder: Path, progress: Progress) -> None:
+    """Finish a complete run whose process was killed over it."""
+    with contextlib.suppress(RunError):  # somebody is at it, or nothing may be written here
+        if (folder / files.CHECKPOINT).is_dir():
+            with files.locked(folder):
+                _finish(plan, folder, progress)
 
 
 def _stopped(plan: Plan, ledger: Ledger, run: Run, backend: Backend, error: BaseException) -> BaseException:

@@ -63,12 +63,26 @@ def reopen_unfinished(plan: Plan) -> Former:
     record = records.read(out)
     if not isinstance(record.get("plan"), list):
         raise RunError(f"{out} was written by an earlier peftx, which could not resume: begin it anew")
+    _check_sound(out, record)
     found = differences(plan, stored)
     if found:
         raise RunError(
             "\n".join([f"{out} was begun with other settings, so it cannot go on with these:", *found])
         )
     return Former(out, stored, record)
+
+
+def _check_sound(out: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a record that lacks what going on needs."""
+    rows = [*record["plan"], *record["rows"]] if isinstance(record.get("rows"), list) else [None]
+    sound = all(isinstance(row, dict) and isinstance(row.get("method"), str) for row in rows)
+    sound = sound and all(isinstance(row.get("train"), dict) for row in record["plan"])
+    parts = [record.get(name) for name in ("data", "versions", "environment")]
+    sound = sound and all(isinstance(part, dict) for part in parts) and isinstance(record.get("notes"), list)
+    sound = sound and isinstance(record["data"].get("fingerprint"), str)
+    sound = sound and isinstance(record["environment"].get("threads"), int)
+    if not sound:
+        raise RunError(f"{out / files.RECORD} is damaged: it lacks what a run needs to go on; begin it anew")
 
 
 def differences(plan: Plan, stored: Mapping[str, Any]) -> list[str]:
@@ -80,6 +94,8 @@ def differences(plan: Plan, stored: Mapping[str, Any]) -> list[str]:
     for name in type(plan.config.train).model_fields:
         if name not in plan.config.train.model_fields_set:
             asked.pop(f"train.{name}", None)
+        else:
+            asked.setdefault(f"train.{name}", None)  # none was asked for, which is not to leave it open
     if plan.config.baselines is None:
         asked.pop("baselines", None)
     then = dict(_flat(stored))
