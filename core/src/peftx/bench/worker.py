@@ -58,7 +58,9 @@ def _work(jobs: TextIO, channel: TextIO) -> None:
         _interrupt()
 
     def say(**values: Any) -> None:
-        channel.write(json.dumps(values) + "\n")
+        # a bench that was killed hears nothing more, which is no fault of the run: its end of stdin says to stop
+        with contextlib.suppress(OSError):
+            channel.write(json.dumps(values) + "\n")
 
     settings = json.loads(jobs.readline() or "{}")
     threading.Thread(target=listen, name="peftx-bench-jobs", daemon=True).start()
