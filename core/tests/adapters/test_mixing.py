@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import peftx
+from peftx.adapters.methods.lora import LoRA, LoRADelta
 from peftx.errors import AdapterError, UnknownNameError
 
 IDS = ["a", None, "b", "a"]
@@ -273,3 +275,179 @@ def test_results_that_cannot_be_put_together_are_refused() -> None:
     adapted = peftx.attach(model, "core.full")
     with adapted.per_sample(["default", None]), pytest.raises(AdapterError, match="cannot be put together"):
         model(torch.randn(2, 3))
+
+
+# Layers whose adapters share the product with the base weight
+
+
+class Products(TorchDispatchMode):
+    """Counts the products with each of some weights."""
+
+    def __init__(self, *weights: Tensor) -> None:
+        super().__init__()
+        self.of = {weight.untyped_storage().data_ptr(): 0 for weight in weights}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("mm", "addmm", "linear"):
+            for one in args:
+                if isinstance(one, Tensor) and one.dim() == 2 and one.untyped_storage().data_ptr() in self.of:
+                    self.of[one.untyped_storage().data_ptr()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _mlp(*methods: str, **options: Any) -> tuple[nn.Module, peftx.Adapted]:
+    """A fused projection of three slices and an output, under adapters named after their place."""
+    model = nn.Sequential(nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8))
+    for index, method in enumerate(methods):
+        peftx.attach(model, method, name="abcd"[index], targets=["glob:*"], also_train=[], **options)
+    adapted = peftx.adapted(model)
+    with torch.no_grad():
+        for name in adapted.names:
+            for tensor in adapted.tensors(name).values():
+                tensor.add_(0.3 * torch.randn_like(tensor))
+    return model, adapted
+
+
+def _grads(adapted: peftx.Adapted) -> list[Tensor]:
+    found = [p.grad for name in adapted.names for p in adapted.tensors(name).values()]
+    for name in adapted.names:
+        for parameter in adapted.tensors(name).values():
+            parameter.grad = None
+    return [torch.empty(0) if grad is None else grad for grad in found]
+
+
+def test_one_product_with_the_base_whatever_the_number_of_adapters() -> None:
+    model, adapted = _mlp("core.lora", "core.rslora", "core.lora", rank=2)
+    adapted.train_only("a", "b", "c")
+    weights = [model[place]._parameters["weight"] for place in (0, 2)]
+    x = torch.randn(5, 7, 8, requires_grad=True)
+    with Products(*weights) as products, adapted.per_sample(["a", "b", None, "c", "a"]):
+        model(x).square().sum().backward()
+    assert list(products.of.values()) == [2, 2], "once forward and once backward for each layer"
+
+
+def test_other_methods_take_a_product_for_each_part() -> None:
+    model, adapted = _mlp("core.lora", "core.dora", rank=2)
+    weight = model[0]._parameters["weight"]
+    with torch.no_grad(), Products(weight) as products, adapted.per_sample(["a", "b", "a"]):
+        model(torch.randn(3, 8))
+    assert products.of[weight.untyped_storage().data_ptr()] > 1
+
+
+class Louder(LoRADelta):
+    """A subclass with another product, which must not be taken for LoRA's."""
+
+    def forward(self, x: Tensor, base: Any) -> Tensor:
+        return super().forward(x, base) + 1
+
+
+class Loud(LoRA):
+    Delta = Louder
+
+
+def test_a_subclass_with_its_own_product_keeps_it() -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    adapted = peftx.attach(model, Loud, name="a", targets=["glob:*"], also_train=[])
+    adapted.attach("core.lora", name="b", targets=["glob:*"], also_train=[])
+    x = torch.randn(2, 3)
+    with adapted.disabled():
+        base = model(x)
+    with adapted.per_sample(["a", "b"]):
+        assert torch.allclose(model(x), base + torch.tensor([[1.0], [0.0]]), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_shared_and_separate_products_agree(
+    batch_first: bool, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and every gradient of an encoder, with dropout off (rate only says that the adapters have one)."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=batch_first)
+    adapted = peftx.attach(layer, "core.lora", name="a", rank=2, dropout=rate, targets=["mlp"], also_train=[])
+    adapted.attach("core.lora", name="b", rank=5, dropout=rate, targets=["mlp.down"], also_train=[])
+    with torch.no_grad():
+        for name in adapted.names:
+            for tensor in adapted.tensors(name).values():
+                tensor.add_(0.3 * torch.randn_like(tensor))
+    adapted.train_only("a", "b")
+    layer.eval()
+    x = torch.randn(4, 6, 16) if batch_first else torch.randn(6, 4, 16)
+    results = []
+    for together in (True, False):
+        if not together:
+            monkeypatch.setattr(LoRADelta, "grouped", classmethod(lambda *_: None))
+        with adapted.per_sample(["b", "a", None, "b"]):
+            y = layer(x)
+            y.square().sum().backward()
+        results.append([y, *_grads(adapted)])
+    for one, two in zip(*results, strict=True):
+        assert one.numel() and torch.allclose(one, two, atol=1e-5, rtol=1e-4)
+
+
+def test_slices_of_a_fused_projection(case_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    case = case_of("timm_vit")
+    model = case.build()
+    adapted = peftx.attach(
+        model, "core.lora", name="a", targets=["attention.q", "attention.v"], also_train=[]
+    )
+    adapted.attach("core.lora", name="b", targets=["attention.qkv"], rank=3, also_train=[])
+    with torch.no_grad():
+        for name in adapted.names:
+            for tensor in adapted.tensors(name).values():
+                tensor.add_(0.1 * torch.randn_like(tensor))
+    inputs = case.samples(4)
+    with torch.no_grad(), adapted.per_sample(["a", "b", None, "a"]):
+        together = case.call(model, *inputs)
+        monkeypatch.setattr(LoRADelta, "grouped", classmethod(lambda *_: None))
+        apart = case.call(model, *inputs)
+    assert torch.allclose(together, apart, atol=1e-5) and not torch.allclose(
+        together[0], together[2], atol=1e-3
+    )
+
+
+def test_adapters_with_other_dropouts_are_drawn_apart() -> None:
+    model, adapted = _mlp("core.lora", rank=2, dropout=0.5)
+    adapted.attach("core.lora", name="b", targets=["glob:*"], rank=2, also_train=[])
+    x = torch.randn(64, 8)
+    model.train()
+    with torch.no_grad(), adapted.per_sample(["a"] * 32 + ["b"] * 32):
+        one, two = model(x), model(x)
+    assert torch.equal(one[32:], two[32:]) and not torch.equal(one[:32], two[:32])
+
+
+def test_recomputed_activations_are_kept_once() -> None:
+    """With recompute_activations a mixed batch keeps no input of the second layer, which its GELU can make again."""
+    kept = []
+    for recompute in (False, True):
+        model, adapted = _mlp("core.lora", "core.lora", rank=2, recompute_activations=recompute)
+        x, found = torch.randn(4, 50, 8, requires_grad=True), {}
+
+        def pack(t: Tensor, found: dict[int, int] = found) -> Tensor:
+            found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+            adapted.per_sample(["a", "b", None, "a"]),
+        ):
+            y = model(x)
+        kept.append(sum(found.values()))
+        y.sum().backward()
+    assert kept[0] - kept[1] == 4 * 50 * 24 * 4
+
+
+def test_a_mixed_batch_in_one_graph() -> None:
+    torch._dynamo.reset()
+    model, adapted = _mlp("core.lora", "core.lora", rank=2)
+    adapted.train_only("a", "b")
+    x = torch.randn(4, 6, 8)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with adapted.per_sample(["a", None, "b", "a"]):
+        y = compiled(x)
+        y.square().sum().backward()
+        got = _grads(adapted)
+        z = model(x)
+        z.square().sum().backward()
+    assert torch.allclose(y, z, atol=1e-6)
+    for one, two in zip(got, _grads(adapted), strict=True):
+        assert one.numel() and torch.allclose(one, two, atol=1e-4)

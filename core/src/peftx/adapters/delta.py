@@ -14,8 +14,9 @@ from peftx.errors import AdapterError
 
 if TYPE_CHECKING:
     from peftx.config.adapter import AdapterConfig
+    from peftx_kernels import Groups
 
-__all__ = ["Delta", "Owned", "Statistic"]
+__all__ = ["Delta", "Owned", "Statistic", "grouping"]
 
 _REQUIRED: Any = object()
 
@@ -124,6 +125,25 @@ class Delta(nn.Module):
             pieces.append(Rows(base, at, out)(x))
         return torch.cat(pieces, dim=-1)
 
+    @classmethod
+    def grouped(
+        cls, deltas: Sequence[Sequence[Delta]], groups: Groups, x: Tensor, base: Base
+    ) -> Tensor | None:
+        """Output of a layer for a batch whose samples go through several adapters, or None: each part on its own.
+
+        A class that can share the base product among adapters overrides this. It then stands for the `forward`,
+        `forward_rows` and `effective` it inherits or defines; a subclass that overrides one of those is computed part
+        by part until it overrides this, too.
+
+        Args:
+            deltas: those of each group, in order: none where its samples run the base. All take this method from the
+                same class.
+            groups: of the rows of x, flattened.
+            x: the whole batch, features last.
+            base: the layer.
+        """
+        return None
+
     def rank_factors(self) -> tuple[Tensor, Tensor] | None:
         """(B, A) with delta W = B A when the update is low-rank and additive, else None. Scale folded in."""
         return None
@@ -136,6 +156,16 @@ class Delta(nn.Module):
     def parameter_dtype(dtype: torch.dtype) -> torch.dtype:
         """Trained parameters are kept at least in float32, whatever the base's precision."""
         return torch.promote_types(dtype, torch.float32)
+
+
+def grouping(cls: type[Delta]) -> Any:
+    """The class from which a delta's class takes `Delta.grouped`; None where that does not speak for its product."""
+    for one in cls.__mro__:
+        if "grouped" in one.__dict__:
+            return None if one is Delta else one
+        if not one.__dict__.keys().isdisjoint(("effective", "forward", "forward_rows")):
+            return None
+    return None
 
 
 class Owned(Delta):

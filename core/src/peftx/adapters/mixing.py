@@ -2,12 +2,14 @@
 
 Every adapted module splits its input by the selection, runs each part under its adapter, and puts the outputs
 back in order. It holds for any delta, additive or not, and for any module, because the module's own code runs on
-each part. Modules between adapted ones see the whole batch.
+each part. Modules between adapted ones see the whole batch. A textbook layer all of whose adapters know how to share
+the product with its weight (`Delta.grouped`) is not split: they get the whole batch, and which rows are whose.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from peftx.adapters.delta import grouping
 from peftx.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ def run_partitioned(module: Any, slot: Slot, selection: Selection, args: Any, kw
             # nothing to split here; the modules below still have to
             return type(module)._peftx_base.forward(module, *args, **kwargs)
         if len(groups) > 1:
+            together = _together(module, slot, selection, args, kwargs)
+            if together is not None:
+                return together
             _refuse_state(module, slot, args, kwargs)
         split = _Split(slot.key, selection.size, _dims(module, slot, args, kwargs, selection.size))
         outputs = []
@@ -51,6 +57,27 @@ def run_partitioned(module: Any, slot: Slot, selection: Selection, args: Any, kw
         return split.join(outputs, [rows for _, rows in groups])
     finally:
         board.current = before
+
+
+def _together(module: Any, slot: Slot, selection: Selection, args: Any, kwargs: Any) -> Tensor | None:
+    """The output for the whole batch at once, where the layer and all its adapters allow it."""
+    if module._peftx_product is None or slot.inserted or len(args) != 1 or kwargs:
+        return None
+    deltas = [slot.weights(names) for names, _ in selection.rows or ()]
+    kinds = {grouping(type(delta)) for own in deltas for delta in own}
+    x, dim = args[0], slot.batch_dim
+    if len(kinds) != 1 or None in kinds or not isinstance(x, Tensor) or x.is_nested or x.dim() < dim + 2:
+        return None
+    each = _usual_dims(module, slot, args, kwargs, selection.size).each * math.prod(x.shape[dim + 1 : -1])
+    board = slot.board
+    if board.trace is not None:
+        board.trace.update(delta.site.key for own in deltas for delta in own)
+    base = module._peftx_product(module)
+    base.recompute = board.recompute_activations
+    assert selection.groups is not None
+    groups = selection.groups.spread(each, before=math.prod(x.shape[:dim]))
+    found: Tensor | None = next(iter(kinds)).grouped(deltas, groups, x, base)
+    return found
 
 
 def _refuse_state(module: Any, slot: Slot, args: Any, kwargs: Any) -> None:

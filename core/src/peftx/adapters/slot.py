@@ -20,6 +20,7 @@ from peftx.adapters.insert import Insert
 from peftx.adapters.schedule import Binding, Schedule
 from peftx.adapters.unsplit import unsplit
 from peftx.errors import AdapterError
+from peftx_kernels import Groups, group_rows
 
 if TYPE_CHECKING:
     from peftx.adapters.attachment import Attachment
@@ -50,6 +51,15 @@ class Selection:
     rows: tuple[tuple[tuple[str, ...], Tensor], ...] | None = None
     size: int = 0
     context: Mapping[str, Any] = field(default_factory=dict)
+    #: of a partition, for operations that take the whole batch; numbered as in `rows`
+    groups: Groups | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.rows is not None:
+            ids = torch.empty(self.size, dtype=torch.int64)
+            for group, (_, rows) in enumerate(self.rows):
+                ids[rows] = group
+            object.__setattr__(self, "groups", group_rows(ids, len(self.rows)))
 
     def part(self, names: tuple[str, ...], rows: Tensor) -> Selection:
         """The selection of some samples: theirs of every tensor of the context that has one row a sample."""

@@ -17,7 +17,7 @@ from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
 from peftx.config.methods import LoRAConfig
 from peftx.errors import ConfigError
-from peftx_kernels import activation_source, lora_linear, lora_linear_slices
+from peftx_kernels import Groups, activation_source, grouped_lora, lora_linear, lora_linear_slices
 
 __all__ = ["LoRA", "LoRADelta"]
 
@@ -109,6 +109,18 @@ class LoRADelta(Delta):
             for delta in cast("Sequence[LoRADelta]", deltas)
         ]
         return lora_linear_slices(x, base.weight, base.bias, parts, **self._options(x, base))
+
+    @classmethod
+    def grouped(
+        cls, deltas: Sequence[Sequence[Delta]], groups: Groups, x: Tensor, base: Base
+    ) -> Tensor | None:
+        found = [(group, cast("LoRADelta", delta)) for group, own in enumerate(deltas) for delta in own]
+        rates = {delta.dropout if delta.training else 0.0 for _, delta in found}
+        if base.kind not in _LINEAR or len(rates) > 1:
+            return None
+        whole = (0, base.weight.shape[0])
+        parts = [(group, *(d.site.rows or whole), d.A, d.B, d.scale) for group, d in found]
+        return grouped_lora(x, base.weight, base.bias, groups, parts, **found[0][1]._options(x, base))
 
     def rank_factors(self) -> tuple[Tensor, Tensor]:
         return self.scale * self.B, self.A
