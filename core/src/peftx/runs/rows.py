@@ -179,6 +179,10 @@ def rehearse(rows: Sequence[Row], task: Task, backend: Backend) -> int:
         with backend.autocast():
             loss = task.loss(model.train(), backend.place(batch))
         backend.backward(loss)
+        # the first optimizer of a process imports torch's compiler: 150 MiB that are nobody's
+        value = torch.nn.Parameter(torch.zeros(1))
+        value.grad = torch.zeros(1)
+        torch.optim.AdamW([value]).step()
     return max(needed)
 
 
