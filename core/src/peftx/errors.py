@@ -13,7 +13,8 @@
     |   `-- RunError          a run folder cannot be read, written, or continued
     |       `-- BusyError     another process is at work on it
     |-- AdapterError          an adapter is used outside its contract (a programming mistake)
-    |-- TrainingError         training stopped itself: NaN, Inf, or an adapter that never took effect
+    |-- TrainingError         training stopped itself: too little memory, or an adapter that never took effect
+    |   `-- DivergedError     what is trained, or its loss, became NaN or infinite
     `-- Interrupted           training was asked to stop, and wrote what it needs to go on
 
 Every message names what was given, what was expected, and what to do. Plugins raise `UserError` or a child of
@@ -31,6 +32,7 @@ __all__ = [
     "BusyError",
     "ConfigError",
     "DataError",
+    "DivergedError",
     "Interrupted",
     "ModelError",
     "NetworkError",
@@ -99,6 +101,10 @@ class AdapterError(PeftxError):
 
 class TrainingError(PeftxError):
     """Training stopped itself."""
+
+
+class DivergedError(TrainingError):
+    """What is trained, or its loss, is no number any more: the learning rate was too high."""
 
 
 class Interrupted(PeftxError):

@@ -139,6 +139,12 @@ def test_a_rate_is_searched_or_set(grid: Callable[..., Grid], name: str) -> None
         ({"task_options": {"explode": 1}}, {}, ConfigError, "--task.explode: no such option"),
         ({}, {"device": "gpu"}, ConfigError, "--device: must be auto, cpu, cuda"),
         ({"models": ["toy.net", "net"]}, {}, ConfigError, "stands twice in the grid"),
+        (
+            {"methods": ["core.head", {"name": "core.lora", "rank": 2}]},
+            {"budget": 200},
+            ConfigError,
+            "core.lora rank=2: --budget chooses the rank, and this sets it",
+        ),
     ],
 )
 def test_what_is_refused(

@@ -42,6 +42,9 @@ def test_an_unfinished_bench_has_a_page(
 def test_a_folder_without_a_bench(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no bench"):
         write_page(tmp_path, registry)
+    (tmp_path / "bench.json").write_text(json.dumps({"format": 1}))
+    with pytest.raises(RunError, match="holds no bench"):
+        write_page(tmp_path, registry)
     (tmp_path / "bench.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(RunError, match="written by a later peftx"):
         write_page(tmp_path, registry)

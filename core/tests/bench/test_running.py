@@ -124,6 +124,21 @@ def test_a_bench_whose_file_was_lost_is_found_in_its_records(bench: Call, heard:
         one.pop("started")
         one["cells"].sort(key=lambda cell: cell["folder"])
     assert after == before
+    assert heard.notes[0].startswith(
+        f"{tmp_path / 'out' / 'bench.json'} was lost: runs that stand there are kept"
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [((1e-2, 1e-1), None), (None, (1e-2, 1e-1))])
+def test_a_search_is_told_from_none_without_the_file(
+    bench: Call, heard: Any, tmp_path: Path, first: Any, second: Any
+) -> None:
+    bench(**ONE, search=first)
+    (tmp_path / "out" / "bench.json").unlink()
+    with pytest.raises(RunError, match=r"was searched for its|was trained without a search"):
+        bench(**ONE, search=second)
+    assert heard.started_cells == []
+    assert bench(**ONE, search=first).failed == [] and heard.started_cells == []
 
 
 def test_more_seeds_and_methods_join_what_is_there(bench: Call, heard: Any, tmp_path: Path) -> None:
@@ -174,6 +189,8 @@ def test_a_cell_that_was_run_otherwise_is_refused_without_the_file_too(
 def test_what_changes_no_score_may_change(bench: Call, heard: Any, tmp_path: Path) -> None:
     bench(**ONE)
     bench(**ONE, offline=True, data_root=tmp_path, efficiency=True, jobs=2)
+    assert heard.started_cells == []
+    bench(**ONE, train={"checkpoint": 5.0, "workers": 1})
     assert heard.started_cells == []
 
 
@@ -313,6 +330,32 @@ def test_a_row_all_of_whose_rates_diverge_failed(bench: Call, heard: Any, tmp_pa
     assert heard.started_cells == []
 
 
+def test_too_little_memory_is_no_result_of_a_search(
+    bench: Call, heard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have had it: the rate was not tried."""
+    import torch
+
+    from peftx.runs import rows
+
+    real = rows.fit
+
+    def small(adapted: Any, task: Any, train: Any, **named: Any) -> Any:
+        if train.lr == 0.05:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(adapted, task, train, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "fit", small)
+        outcome = bench(**ONE, search=(0.05, 0.1))
+    assert [state.word for _, state in outcome.cells] == ["failed", "done", "failed"]
+    assert (
+        "its search is incomplete: lr=0.05 failed (training core.head does not fit"
+        in outcome.failed[1][1].cause
+    )
+    assert bench(**ONE, search=(0.05, 0.1), resume=True).failed == []
+
+
 def test_a_search_one_of_whose_runs_failed_chooses_nothing(
     bench: Call, heard: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +406,28 @@ def test_a_folder_that_cannot_hold_a_bench(
     )
     file.write_text(json.dumps(told(tmp_path / "out") | {"format": 99}))
     assert "was written by a later peftx (format 99, this one reads 1)" in refused(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 1}', '{"format": 1, "suite": "grid.small", "options": 4}', "[]", "{"]
+)
+def test_a_file_of_somebody_else_is_left_alone(
+    asked: Callable[..., Request], registry: Registry, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "bench.json").write_text(text)
+    with pytest.raises(RunError, match="is not empty and no bench"):
+        prepare(asked(**ONE), registry)
+    assert (tmp_path / "out" / "bench.json").read_text() == text
+
+
+def test_parts_that_are_none_are_left_out(bench: Call, tmp_path: Path) -> None:
+    bench(**ONE)
+    whole = told(tmp_path / "out")
+    broken = {"cells": [*whole["cells"], 3, {"folder": 3}], "rows": [None, {}], "notes": 4, "next": None}
+    (tmp_path / "out" / "bench.json").write_text(json.dumps(whole | broken))
+    bench(**ONE)
+    assert told(tmp_path / "out")["cells"] == whole["cells"] and len(told(tmp_path / "out")["rows"]) == 1
 
 
 def test_a_damaged_file_is_written_anew(bench: Call, heard: Any, tmp_path: Path) -> None:

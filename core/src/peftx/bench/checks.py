@@ -11,7 +11,7 @@ from peftx.errors import ConfigError, RunError
 from peftx.runs import folder as files
 from peftx.runs.resuming import differences
 
-__all__ = ["refuse_others"]
+__all__ = ["refuse_other_search", "refuse_others"]
 
 #: As many cells that differ are shown.
 SHOWN = 3
@@ -44,3 +44,25 @@ def refuse_others(out: Path, cells: Iterable[tuple[Row, Cell]]) -> None:
     if found:
         rest = f" ({more} more cells differ)" if more else ""
         raise RunError("\n".join([*found, f"name another --out for these settings{rest}"]))
+
+
+def refuse_other_search(out: Path, rows: Iterable[Row]) -> None:
+    """Refuse a bench that searches where one stood that did not, or the other way round, when bench.json, which would
+    say so, was lost: a run of the one looks like a run of the other.
+
+    Raises:
+        RunError: it is so.
+    """
+    for row in rows:
+        searched = any(map(files.is_run, (out / row.folder / "search").glob("lr=*")))
+        if searched and not row.rates:
+            raise RunError(
+                f"{out / row.folder} was searched for its learning rate, and this bench searches none: name another "
+                "--out"
+            )
+        trained = [cell.folder for cell in row.runs() if files.is_run(out / cell.folder)]
+        if row.rates and trained and not searched:
+            raise RunError(
+                f"{out / trained[0]} was trained without a search for its learning rate, and this bench searches one: "
+                "name another --out"
+            )

@@ -39,11 +39,14 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *,
 
     Raises:
         UnknownNameError, PluginError: a name leads nowhere.
-        ConfigError: an option is wrong, a named method does not fit the task, or a rate is set and searched.
+        ConfigError: an option is wrong, a named method does not fit the task, a rate is set and searched, or a size
+            is set and chosen by a budget.
         DataError, NetworkError: data are not there and cannot be fetched.
     """
     task = registry.resolve_task(suite.task)
     methods = _methods(suite.methods if request.methods is None else request.methods, task, registry)
+    if request.budget is not None:
+        _refuse_fixed_size(methods, registry)
     rates = suite.rates if request.search == () else request.search or ()
     rows: list[Row] = []
     for data in _data(suite, request, task, registry):
@@ -150,6 +153,15 @@ def _refuse_fixed_rate(train: dict[str, Any], rates: Sequence[float]) -> None:
             f"--search lr and --train.{flag} {train[fixed[0]]:g}: one searches the rate of everything that is trained, "
             "the other sets it; give one of them"
         )
+
+
+def _refuse_fixed_size(methods: Iterable[Choice], registry: Registry) -> None:
+    for choice in methods:
+        size = registry.methods[choice.name].spec.size
+        if size in choice.options:
+            raise ConfigError(
+                f"{label(choice)}: --budget chooses the {size}, and this sets it; leave one of them out"
+            )
 
 
 def _row(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftx.bench.cells import Cell
 from peftx.bench.states import DIVERGED, DONE, FAILED
 from peftx.config.run import RunConfig
-from peftx.errors import BusyError, Interrupted, PeftxError, RunError, TrainingError
+from peftx.errors import BusyError, DivergedError, Interrupted, PeftxError, RunError
 from peftx.plugins.targets import one_line
 from peftx.runs import folder as files
 
@@ -49,7 +49,7 @@ def carry_out(job: Mapping[str, Any], registry: Registry, progress: Progress | N
     except (Interrupted, KeyboardInterrupt):
         said["state"] = INTERRUPTED
     except PeftxError as error:
-        diverged = job["search"] and isinstance(error, TrainingError)
+        diverged = job["search"] and isinstance(error, DivergedError)
         said |= {"state": DIVERGED if diverged else FAILED, "cause": str(error)}
     except Exception as error:
         said |= {"state": FAILED, "cause": one_line(error), "trace": traceback.format_exc()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftx.bench.checks import refuse_others
+from peftx.bench.checks import refuse_other_search, refuse_others
 from peftx.bench.executor import Executor
 from peftx.bench.grid import Grid, build_grid
 from peftx.bench.loop import Loop
@@ -76,7 +76,13 @@ def prepare(
     out = (request.out or files.home() / "bench" / name).expanduser()
     store = Store(out)
     store.look(grid)
+    if store.lost:
+        progress.note(
+            f"{store.path} was lost: runs that stand there are kept, whatever recipe or --train they were begun with "
+            "where this command leaves that open"
+        )
     loop = Loop(out, grid.rows, store, progress, retry=request.resume)
+    refuse_other_search(out, grid.rows)
     refuse_others(out, ((loop.row_of(cell), cell) for cell in loop.cells.values()))
     return Bench(request, registry, suite, grid, out, store, loop)
 

@@ -23,6 +23,7 @@ from peftx.config.suite import Suite
 from peftx.errors import BusyError, RunError
 from peftx.runs import folder as files
 from peftx.runs.record import clean
+from peftx.runs.resuming import FREE
 
 __all__ = ["FILE", "FORMAT", "Store"]
 
@@ -34,10 +35,12 @@ PATIENCE = 30.0
 
 @dataclass
 class Store:
-    """The file of one bench. `known`: what it says of each cell, by the cell's folder, as last read or written."""
+    """The file of one bench. `known`: what it says of each cell, by the cell's folder, as last read or written. `lost`:
+    runs of the bench stand there without it."""
 
     out: Path
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lost: bool = False
 
     @property
     def path(self) -> Path:
@@ -59,7 +62,8 @@ class Store:
         if former is None:
             # hidden files may be another bench's that begins at this moment
             others = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
-            if others and not _holds(out, grid) and not self.path.is_file():
+            self.lost = others and _holds(out, grid)
+            if others and not self.lost:
                 raise RunError(f"--out {out} is not empty and no bench: name a new or an empty folder")
             return
         self._refuse_other(former, grid)
@@ -123,13 +127,13 @@ class Store:
         }
 
         def change(bench: dict[str, Any]) -> None:
-            former = {row["folder"]: row for row in bench.get("rows", ()) if isinstance(row, dict)}
+            former = {row["folder"]: row for row in bench.get("rows", ())}
             bench |= {"rows": list((former | entries).values()), "notes": notes, "next": following}
 
         self._change(change)
 
     def read(self) -> dict[str, Any] | None:
-        """bench.json; None where there is none, or nothing readable in it.
+        """bench.json; None where there is none, or nothing readable in it. Cells that are none are left out.
 
         Raises:
             RunError: a later version wrote it.
@@ -141,7 +145,11 @@ class Store:
             raise RunError(
                 f"{self.path} was written by a later peftx (format {found['format']}, this one reads {FORMAT})"
             )
-        return found
+        if not isinstance(found.get("suite"), str) or not isinstance(found.get("options"), dict):
+            return None  # somebody else's file of that name
+        lists = {name: found[name] for name in ("rows", "notes", "next") if isinstance(found.get(name), list)}
+        lists["rows"] = [row for row in lists.get("rows", []) if isinstance(row, dict) and "folder" in row]
+        return {**found, "notes": [], "next": [], **lists, "cells": list(_by_folder(found).values())}
 
     def refresh(self) -> dict[str, dict[str, Any]]:
         """What is known of each cell now, that of other benches with it."""
@@ -151,7 +159,7 @@ class Store:
     def _refuse_other(self, bench: Mapping[str, Any], grid: Grid) -> None:
         if bench.get("suite") != grid.suite:
             raise RunError(f"--out {self.out} holds a bench of {bench.get('suite')}; name another --out")
-        found = changes(bench.get("options") or {}, grid.protocol)
+        found = changes(bench["options"], grid.protocol)
         if found:
             head = f"{self.out} holds a bench with other settings; name another --out for these:"
             raise RunError("\n".join([head, *found]))
@@ -187,12 +195,12 @@ def entry_of(cell: Cell, state: State) -> dict[str, Any]:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two protocols, one sentence each."""
-    found = []
+    """What differs between two protocols, one sentence each; settings that change no result may."""
+    found: list[str] = []
     for name in sorted(now):
         before, after = clean(then.get(name)), clean(now[name])
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            keys = sorted({*before, *after})
+            keys = sorted(key for key in {*before, *after} if f"{name}.{key}" not in FREE)
             pairs = [(f"{name}.{key}", before.get(key), after.get(key)) for key in keys]
         else:
             pairs = [(name, before, after)]
@@ -217,9 +225,9 @@ def _extent(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _by_folder(bench: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     cells = bench.get("cells")
-    wanted = ("folder", "label", "data", "model", "seed", "state")
+    wanted = {name: str for name in ("folder", "label", "data", "model", "state")} | {"seed": int}
     whole = (
-        [c for c in cells if isinstance(c, dict) and all(k in c for k in wanted)]
+        [c for c in cells if isinstance(c, dict) and all(isinstance(c.get(k), t) for k, t in wanted.items())]
         if isinstance(cells, list)
         else []
     )

@@ -13,7 +13,7 @@ from peftx.runs import folder as files
 from peftx.runs import record as records
 from peftx.runs.planning import Plan
 
-__all__ = ["Former", "differences", "reopen_unfinished"]
+__all__ = ["FREE", "Former", "differences", "reopen_unfinished"]
 
 #: Settings that change nothing about the result: a run may go on with others.
 FREE = frozenset(

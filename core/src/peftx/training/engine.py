@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftx.errors import ConfigError, Interrupted, TrainingError
+from peftx.errors import ConfigError, DivergedError, Interrupted, TrainingError
 from peftx.tasks.contract import Task, in_context
 from peftx.tasks.scoring import evaluate
 from peftx.training.accumulation import accumulate, groups_of
@@ -81,7 +81,8 @@ class Training:
 
     Raises:
         ConfigError: no learning rate is set.
-        TrainingError: the loss or what is trained became NaN or infinite, or an adapted site is never reached.
+        DivergedError: the loss or what is trained became NaN or infinite.
+        TrainingError: an adapted site is never reached.
         Interrupted: a stop was asked for; the checkpoint, if there is one, is written.
         ArtifactError: a checkpoint cannot be written, or read.
     """
@@ -211,7 +212,7 @@ class Training:
         loss = accumulate(self.wrapped, self.adapted.model, self.task, group, self.backend)
         step = result.steps + 1
         if not math.isfinite(loss):
-            raise TrainingError(self._not_finite(loss, step))
+            raise DivergedError(self._not_finite(loss, step))
         metrics = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if train.clip is not None:
             metrics["grad_norm"] = self.backend.clip(self.adapted.parameters(), train.clip)
@@ -245,7 +246,7 @@ class Training:
                     )
                 )
                 if not math.isfinite(scores.get("loss", 0.0)):
-                    raise TrainingError(self._not_finite(scores["loss"], result.steps))
+                    raise DivergedError(self._not_finite(scores["loss"], result.steps))
                 # an adapter that is still being pruned or grown is not the one that was asked for
                 ready = adapted.settled or epoch == train.epochs
                 better = ready and self.best.see(adapted, epoch, scores)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from peftx.adapters import Adapted
-from peftx.errors import TrainingError
+from peftx.errors import DivergedError
 
 __all__ = ["check_finite", "live", "statistics"]
 
@@ -31,8 +31,8 @@ def check_finite(adapted: Adapted, step: int) -> None:
     """Refuse to go on with, or to keep, values that are no numbers.
 
     Raises:
-        TrainingError: a trained tensor holds NaN or infinity.
+        DivergedError: a trained tensor holds NaN or infinity.
     """
     for name, parameter in adapted.named_parameters():
         if not bool(torch.isfinite(parameter.detach()).all()):
-            raise TrainingError(f"after step {step} the trained tensor {name} holds NaN or infinite values")
+            raise DivergedError(f"after step {step} the trained tensor {name} holds NaN or infinite values")
