@@ -5,6 +5,7 @@
 - ``lora_linear``, ``lora_linear_slices``: a frozen linear map plus low-rank corrections.
 - ``dora_linear``, ``dora_norm``, ``row_sq``: the same with a trained length of every output row.
 - ``snell_linear``, ``snell_update``: the same with kernelised sparse updates, made from ``SnellPart``.
+- ``bottleneck``: a residual adapter, norm - down - activation - up - scale - add.
 - ``grouped_lora``, ``group_rows``, ``Groups``: many LoRA adapters in one batch, each for its own rows.
 - ``activation_source``: lets an op recompute its input in the backward pass instead of keeping it.
 - ``tiers``, ``use``, ``register``: which implementation each op runs (environment variable ``PEFTX_KERNELS``).
@@ -19,6 +20,7 @@ from peftx_kernels.table import KernelError, Tier, register, tiers, use
 
 if TYPE_CHECKING:
     from peftx_kernels.activation import ActivationSource, activation_source
+    from peftx_kernels.ops.bottleneck import bottleneck
     from peftx_kernels.ops.dora_linear import dora_linear, dora_norm, row_sq
     from peftx_kernels.ops.grouped_lora import Groups, group_rows, grouped_lora
     from peftx_kernels.ops.lora_linear import lora_linear, lora_linear_slices
@@ -33,6 +35,7 @@ __all__ = [
     "SnellPart",
     "Tier",
     "activation_source",
+    "bottleneck",
     "dora_linear",
     "dora_norm",
     "group_rows",
@@ -52,6 +55,7 @@ _HOMES = {
     "Groups": "peftx_kernels.ops.grouped_lora",
     "SnellPart": "peftx_kernels.ops.snell_linear",
     "activation_source": "peftx_kernels.activation",
+    "bottleneck": "peftx_kernels.ops.bottleneck",
     "dora_linear": "peftx_kernels.ops.dora_linear",
     "dora_norm": "peftx_kernels.ops.dora_linear",
     "group_rows": "peftx_kernels.ops.grouped_lora",

@@ -61,6 +61,7 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
         ("snell_linear", "snell_linear"),
         ("snell_update", "snell_linear"),
         ("grouped_lora", "grouped_lora"),
+        ("bottleneck", "bottleneck"),
     )
 }
 #: ops with kernels: the module that holds the op, and `fits`
