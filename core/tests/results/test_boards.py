@@ -213,6 +213,28 @@ def test_unfinished_runs_are_said(tmp_path: Path, write_run: Write) -> None:
     assert {"core.lora: 1 run is not finished", "core.dora: 1 run is not finished"} <= set(board.notes)
 
 
+CPU = {"device": "cpu", "device_name": "x86_64", "threads": 2, "processes": 1}
+GPU = {"device": "cuda", "device_name": "NVIDIA H100", "threads": 2, "processes": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (CPU, CPU, True),
+        (CPU, CPU | {"threads": 1}, False),
+        (GPU, GPU | {"threads": 16}, True),
+        (GPU, GPU | {"device_name": "NVIDIA L4"}, False),
+        (GPU, GPU | {"processes": 2}, False),
+    ],
+)
+def test_what_times_depend_on(
+    tmp_path: Path, write_run: Write, one: dict[str, Any], other: dict[str, Any], alike: bool
+) -> None:
+    write_run(tmp_path / "a", seed=0, environment=one)
+    write_run(tmp_path / "b", seed=1, environment=other)
+    assert (row(one_board(tmp_path), "core.lora").seconds is not None) is alike
+
+
 def test_times_of_different_devices_have_no_median(tmp_path: Path, write_run: Write) -> None:
     write_run(tmp_path / "a", seed=0)
     write_run(tmp_path / "b", seed=1, environment={"device": "cuda"})
@@ -221,8 +243,8 @@ def test_times_of_different_devices_have_no_median(tmp_path: Path, write_run: Wr
     lora, dora = row(board, "core.lora"), row(board, "core.dora")
     assert lora.seconds is None and lora.peak_memory_bytes is None and lora.trainable == 1000
     assert dora.seconds == 2.5
-    assert "time and memory were measured on different devices: cpu, cuda" in board.notes
-    assert any("core.lora: its seeds ran on different devices" in note for note in board.notes)
+    assert "time and memory were measured on different hardware: cpu, 1 thread; cuda" in board.notes
+    assert any("core.lora: its seeds ran on different hardware" in note for note in board.notes)
 
 
 # --- which runs make a board --------------------------------------------------------------------------------------

@@ -138,10 +138,31 @@ def test_what_makes_scores_doubtful_is_a_warning(tmp_path: Path, write_run: Writ
     assert found.warnings == (
         "a and b differ in their model: toy.net, toy.big",
         "a and b were trained and scored on different data: the fingerprints differ",
-        "a and b ran on different devices (cpu, cuda): not their costs",
+        "a and b ran on different hardware (cpu, 1 thread; cuda): time and memory do not compare",
         "a and c differ in their data: toy.small, toy.large",
         "a and c differ in their primary metric: accuracy, loss",
     )
+
+
+def test_seeds_on_other_hardware_have_no_common_time(tmp_path: Path, write_run: Write) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "0", seed=0)
+        write_run(tmp_path / name / "1", seed=1, environment={"device": "cpu", "threads": 1 + (name == "b")})
+    found = compare([tmp_path / "a", tmp_path / "b"])
+    costs = {cost.name: cost.values for cost in found.costs}
+    assert costs["seconds"] == (2.5, None) and costs["trainable"] == (1000.0, 1000.0)
+    assert found.warnings == (
+        "a and b ran on different hardware (cpu, 1 thread; cpu, 2 threads): time and memory do not compare",
+    )
+
+
+def test_seeds_that_differ_in_what_changes_no_score_are_of_one_setting(
+    tmp_path: Path, write_run: Write
+) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / "a" / str(seed), seed=seed, train={"lr": 0.01, "checkpoint": 60.0 * seed})
+    write_run(tmp_path / "b", train={"lr": 0.01, "checkpoint": 60.0})
+    assert compare([tmp_path / "a", tmp_path / "b"]).groups[0].seeds == (0, 1)
 
 
 def test_other_numbers_of_samples_are_a_warning(tmp_path: Path, write_run: Write, make_row: Row) -> None:

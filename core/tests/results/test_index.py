@@ -242,6 +242,19 @@ def test_rows_share_their_settings_and_unused_ones_go(tmp_path: Path, write_run:
         )
 
 
+def test_text_that_is_no_utf8_harms_nobody(tmp_path: Path, write_run: Write) -> None:
+    """Paths may hold any bytes; SQLite and terminals take text alone."""
+    record = write_run(tmp_path / "a") / "record.json"
+    found = json.loads(record.read_text())
+    found["rows"][0]["options"]["file"] = "/x/\udcff.pt"
+    record.write_text(json.dumps(found))
+    write_run(tmp_path / "b\udcff")
+    register(tmp_path / "b\udcff", tmp_path)
+    with Index(tmp_path) as index:
+        assert [entry.settings["option"]["file"] for entry in index.entries()] == ["/x/?.pt"]
+        assert [one.cause for one in index.skipped] == ["the folder's name is not valid UTF-8: rename it"]
+
+
 def test_a_run_written_while_it_is_read_is_read_again(
     tmp_path: Path, write_run: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftx.report.board import Board, Standing
 from peftx.report.order import front, ranks
+from peftx.results.cohort import FREE
 from peftx.results.facts import FAILED, OPEN, canonical
 from peftx.results.grouping import Group, group, names
 from peftx.results.index import Entry, Index
@@ -35,9 +36,6 @@ COSTS = {
     "saved": "saved_bytes",
     "seconds": "seconds",
 }
-
-#: Settings that change a result in its last digits at most: rows that differ in these alone are the same row.
-FREE = frozenset({"train.workers", "train.checkpoint", "train.eval_batch_size"})
 
 _LOWER = frozenset(
     "loss nll error err ece mce ace tace brier wer cer mae mse rmse mape smape mase ade fde ppl perplexity".split()
@@ -185,10 +183,12 @@ class _Row:
             self.notes.append(f"{label}: {_are(len(open_ - self.failed.keys()), 'run')} not finished")
         if lacking:
             self.notes.append(f"{label}: {_are(len(lacking), 'run')} without a {split} {primary}")
-        # times and bytes of different devices have no common median
-        self._alike = len({(e.device, e.peak_memory_how) for e in self.scored.values()}) < 2
+        # times and bytes of different hardware have no common median
+        self._alike = len({(e.hardware, e.peak_memory_how) for e in self.scored.values()}) < 2
         if not self._alike:
-            self.notes.append(f"{label}: its seeds ran on different devices, so it has no time and no memory")
+            self.notes.append(
+                f"{label}: its seeds ran on different hardware, so it has no time and no memory"
+            )
 
     def value(self, entry: Entry) -> float | None:
         """The metric the board is about."""
@@ -260,9 +260,9 @@ def _notes(one: Group, kept: Sequence[Entry], standings: Sequence[Standing], spl
         found.append(
             "not all rows have the same seeds: `peftx compare` pairs those that two rows have in common"
         )
-    devices = sorted({entry.device for entry in kept if entry.seconds is not None} - {""})
-    if len(devices) > 1:
-        found.append(f"time and memory were measured on different devices: {', '.join(devices)}")
+    hardware = sorted({entry.hardware for entry in kept if entry.seconds is not None} - {""})
+    if len(hardware) > 1:
+        found.append(f"time and memory were measured on different hardware: {'; '.join(hardware)}")
     return found
 
 

@@ -12,11 +12,14 @@ from peftx.results.facts import SCORED, RowFacts, RunFacts
 from peftx.results.labels import Defaults, differing
 from peftx.results.scanning import scan
 
-__all__ = ["Cohort", "cohort"]
+__all__ = ["FREE", "Cohort", "cohort"]
 
 #: Settings a cohort may not mix: they make it two.
 _SECTIONS = ("task", "method", "data", "model", "train")
 _SETTING = (*(f"{name}." for name in _SECTIONS), "precision")
+#: Those that change a result in its last digits at most: seeds, and rows of a board, that differ in these alone are of
+#: one setting.
+FREE = frozenset({"train.workers", "train.checkpoint", "train.eval_batch_size"})
 
 
 class Cohort:
@@ -33,6 +36,11 @@ class Cohort:
     def rows(self) -> dict[int, RowFacts]:
         """Each seed's own row: baselines are not compared."""
         return {seed: run.rows[0] for seed, (_, run) in self.members.items()}
+
+    @property
+    def hardware(self) -> set[str]:
+        """What its seeds ran on: of more than one, times and memory have no common median."""
+        return {run.hardware for _, run in self.members.values()}
 
     def metrics(self) -> list[tuple[str, str]]:
         """Splits and metrics that every seed has, the primary one first."""
@@ -100,7 +108,7 @@ def cohort(name: str, folder: Path, notes: list[str], defaults: Defaults) -> Coh
 
 
 def _one_setting(folder: Path, configs: Sequence[Mapping[str, Any]]) -> None:
-    keys = [key for key in differing(configs) if key.startswith(_SETTING)]
+    keys = [key for key in differing(configs) if key.startswith(_SETTING) and key not in FREE]
     if keys:
         listed = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
         raise RunError(

@@ -26,6 +26,7 @@ __all__ = ["Comparison", "Cost", "GroupCard", "Score", "Setting", "compare"]
 _NAMES = ("seed", "out")
 
 _COSTS = ("trainable", "stored_bytes", "peak_memory_bytes", "saved_bytes", "seconds", "steps")
+_OF_HARDWARE = ("peak_memory_bytes", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A cost and its median in each group; `ratios` are to the first group. None where it was not measured."""
+    """A cost and its median in each group; `ratios` are to the first group. None where it was not
+    measured, or the seeds of a group ran on different hardware."""
 
     name: str
     values: tuple[float | None, ...]
@@ -226,9 +228,10 @@ def _warnings(groups: Sequence[Cohort]) -> list[str]:
             counts = {tuple(sorted(set(side.values(split, "n").values()))) for side in (base, group)}
             if len(counts) > 1 and () not in counts:
                 found.append(f"{pair} were scored on different numbers of {split} samples")
-        if base.first.device != group.first.device:
+        hardware = sorted(base.hardware | group.hardware)
+        if len(hardware) > 1:
             found.append(
-                f"{pair} ran on different devices ({base.first.device}, {group.first.device}): not their costs"
+                f"{pair} ran on different hardware ({'; '.join(hardware)}): time and memory do not compare"
             )
     return found
 
@@ -236,7 +239,12 @@ def _warnings(groups: Sequence[Cohort]) -> list[str]:
 def _costs(groups: Sequence[Cohort]) -> list[Cost]:
     found = []
     for name in _COSTS:
-        values = [median([getattr(row, name) for row in group.rows.values()]) for group in groups]
+        values = [
+            None
+            if name in _OF_HARDWARE and len(group.hardware) > 1
+            else median([getattr(row, name) for row in group.rows.values()])
+            for group in groups
+        ]
         if any(value is not None for value in values):
             first = values[0]
             ratios = [value / first if value is not None and first else None for value in values]

@@ -48,7 +48,8 @@ class RowFacts:
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """A run. `tested`: whether it was to be scored on the test split; `has_test`: whether its data have one. `setup`:
-    the options of its task, data and model. `weights`: what the model's card says of them."""
+    the options of its task, data and model. `weights`: what the model's card says of them. `hardware`: what times and
+    memory depend on, in words."""
 
     started: str
     status: str
@@ -64,6 +65,7 @@ class RunFacts:
     seed: int
     precision: str
     device: str
+    hardware: str
     tested: bool
     has_test: bool
     fingerprint: str
@@ -116,6 +118,7 @@ def _run(record: Mapping[str, Any], config: Mapping[str, Any]) -> RunFacts:
         seed=_required(record["seed"]),
         precision=_text(record["precision"]),
         device=_text(record.get("environment", {}).get("device", "")),
+        hardware=_hardware(record.get("environment", {})),
         tested=config.get("test", True) is not False,
         has_test="test" in data.get("sizes", {}),
         fingerprint=_text(data.get("fingerprint") or ""),
@@ -179,6 +182,18 @@ def _row(
     )
 
 
+def _hardware(environment: Mapping[str, Any]) -> str:
+    """``cuda NVIDIA H100``, ``cpu x86_64, 2 threads``: runs on another GPU, or on more threads, take another time."""
+    parts = [" ".join(str(environment[key]) for key in ("device", "device_name") if environment.get(key))]
+    # what a GPU does is not a matter of the processor's threads
+    counted = ("threads", "processes") if environment.get("device") == "cpu" else ("processes",)
+    for what in counted:
+        number = environment.get(what)
+        if number and (what == "threads" or number != 1):
+            parts.append(f"{number} {what if number != 1 else what[:-1]}")
+    return _text(", ".join(filter(None, parts)))
+
+
 def _options(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "name"}
 
@@ -220,4 +235,4 @@ def _even(value: Any) -> Any:
         return [_even(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return value if isinstance(value, int | float | bool | None) else _text(str(value))

@@ -50,6 +50,7 @@ class Entry:
     higher_is_better: bool
     seed: int
     device: str
+    hardware: str
     tested: bool
     has_test: bool
     fingerprint: str
@@ -74,16 +75,16 @@ class Entry:
 
 
 _PLAIN = (
-    "started status state error task method baseline data model unit higher_is_better seed device tested has_test "
-    "fingerprint weights trainable stored_bytes peak_memory_bytes peak_memory_how saved_bytes seconds steps epochs "
-    "best_epoch"
+    "started status state error task method baseline data model unit higher_is_better seed device hardware tested "
+    "has_test fingerprint weights trainable stored_bytes peak_memory_bytes peak_memory_how saved_bytes seconds steps "
+    "epochs best_epoch"
 ).split()
 _FLAGS = ("baseline", "higher_is_better", "tested", "has_test")
 
 _QUERY = f"""
 SELECT u.folder, u.started, {where.KEYS["status"][0]} AS status, u.task, u.data, u.model, u.primary_metric, u.unit,
-    u.units, u.higher_is_better, u.seed, u.device, u.tested, u.has_test, u.fingerprint, u.weights, u.setup, r.state,
-    r.error, r.method, r.baseline, r.settings, r.scores, r.trainable, r.stored_bytes, r.peak_memory_bytes,
+    u.units, u.higher_is_better, u.seed, u.device, u.hardware, u.tested, u.has_test, u.fingerprint, u.weights, u.setup,
+    r.state, r.error, r.method, r.baseline, r.settings, r.scores, r.trainable, r.stored_bytes, r.peak_memory_bytes,
     r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch
 FROM rows r JOIN runs u ON u.id = r.run
 """
@@ -176,6 +177,10 @@ class Index:
             RunError: `folder` is no run, or lies outside the root.
         """
         name = self._relative(folder)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise RunError(f"{name!a} is not valid UTF-8, so no index can hold it: rename it") from None
         stamp, run = stamp_of(folder), facts.read(folder)
 
         def put(connection: sqlite3.Connection) -> None:

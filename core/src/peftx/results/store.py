@@ -28,7 +28,7 @@ __all__ = ["FORMAT", "NAME", "connect", "forget", "in_memory", "insert", "is_dam
 NAME = ".index.sqlite"
 
 #: Raised whenever the tables change; an older file is rebuilt.
-FORMAT = 1
+FORMAT = 2
 
 #: "pefx": says that a SQLite file is ours.
 APPLICATION = 0x70656678
@@ -40,8 +40,8 @@ _TABLES = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, folder TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, started TEXT, status TEXT, error TEXT,
     task TEXT, method TEXT, data TEXT, model TEXT, primary_metric TEXT, higher_is_better INTEGER, unit TEXT,
-    units TEXT, seed INTEGER, precision TEXT, device TEXT, tested INTEGER, has_test INTEGER, fingerprint TEXT,
-    weights TEXT, setup TEXT
+    units TEXT, seed INTEGER, precision TEXT, device TEXT, hardware TEXT, tested INTEGER, has_test INTEGER,
+    fingerprint TEXT, weights TEXT, setup TEXT
 );
 CREATE TABLE rows (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE, position INTEGER, method TEXT,
@@ -63,7 +63,7 @@ CREATE TABLE options (
 
 _NAMES = set(re.findall(r"CREATE TABLE (\w+)", _TABLES))
 _RUN = tuple(
-    "started status error task method data model unit seed precision device fingerprint weights".split()
+    "started status error task method data model unit seed precision device hardware fingerprint weights".split()
 )
 _ROW = tuple(
     "method baseline state error trainable stored_bytes peak_memory_bytes peak_memory_how saved_bytes seconds steps "

@@ -37,6 +37,7 @@ KEYS: dict[str, tuple[str, str]] = {
     "seed": ("u.seed", "number"),
     "precision": ("u.precision", "text"),
     "device": ("u.device", "text"),
+    "hardware": ("u.hardware", "text"),
     "primary": ("u.primary_metric", "text"),
     "tested": ("CASE u.tested WHEN 1 THEN 'true' ELSE 'false' END", "text"),
     "fingerprint": ("u.fingerprint", "text"),

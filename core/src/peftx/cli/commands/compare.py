@@ -31,7 +31,7 @@ def command(state: State, folders: tuple[Path, ...], as_json: bool) -> None:
     \b
     Examples:
       peftx compare runs/lora-rank4 runs/lora-rank8
-      peftx compare runs/bench/vision.quick/digits/vit_micro/core.{lora,dora}
+      peftx compare runs/bench/vision.quick/vision.digits/vision.vit_micro/core.{lora,dora}
     """
     from peftx.results.comparing import compare
 
