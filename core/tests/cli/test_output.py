@@ -39,6 +39,14 @@ def test_terminal_tables_hold_the_same_cells(monkeypatch):
     assert "a[b]" in text and "1,234" in text and "x, y" in text, "brackets are text, not markup"
 
 
+def test_figures_that_are_not_finite_are_null_in_json(capsys):
+    print_json({"auc": float("nan"), "gaps": (float("inf"), 1.5)})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "auc": None,
+        "gaps": [None, 1.5],
+    }
+
+
 def test_json_of_paths_and_objects(capsys):
     print_json({"path": Path("a"), "tuple": (1, 2)})
     assert json.loads(capsys.readouterr().out) == {"path": "a", "tuple": [1, 2]}

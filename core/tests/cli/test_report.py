@@ -26,6 +26,16 @@ def test_it_may_be_written_elsewhere_and_told_as_json(peftx, write_run, tmp_path
     assert (tmp_path / "page.html").is_file() and not (tmp_path / "a" / "report.html").exists()
 
 
+def test_a_file_that_is_no_page_is_left_alone(peftx, write_run, tmp_path) -> None:
+    record = write_run(tmp_path / "a") / "record.json"
+    before = record.read_bytes()
+    status, _, err = peftx("report", "a", "--out", "a/record.json")
+    assert status == 2 and "--out a/record.json is a file of another kind" in err
+    assert record.read_bytes() == before
+    for _ in range(2):  # its own page is written again
+        assert peftx("report", "a", "--out", "page.html")[0] == 0
+
+
 def test_a_run_that_failed_has_a_page(peftx, write_run, tmp_path) -> None:
     folder = write_run(tmp_path / "a", status="failed", error="after step 12 the loss is nan")
     assert peftx("report", "a")[0] == 0

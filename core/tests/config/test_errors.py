@@ -21,6 +21,7 @@ class Thing(BaseModel):
     maybe: int | None = None
     device: str = Field("cpu", pattern="^c")
     even: int = 2
+    large: int = Field(0, lt=2**32)
     must: int = Field(default=...)
 
     @field_validator("even")
@@ -46,6 +47,7 @@ class Thing(BaseModel):
         ({"ranks": {"a": "b"}}, "--t.ranks.a: must be a whole number (got b)"),
         ({"maybe": "x"}, "--t.maybe: must be a whole number (got x)"),
         ({"device": "gpu"}, "--t.device: must match ^c (got gpu)"),
+        ({"large": 2**32}, "--t.large: must be less than 4294967296 (got 4294967296)"),
         ({"even": 3}, "--t.even: must be even (got 3)"),
         ({"rnak": 3}, "--t.rnak: no such option. Did you mean rank, ranks?"),
     ],

@@ -38,6 +38,7 @@ def test_what_was_set_is_known_so_that_a_recipe_can_fill_the_rest():
         {"train": {"warmup": 1}},
         {"train": {"unknown": 1}},
         {"task": 3},
+        {"train": {"batch_size": 2**31}},
     ],
 )
 def test_what_makes_no_sense_is_refused(values):

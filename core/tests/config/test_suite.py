@@ -57,6 +57,14 @@ def test_a_suite_survives_json() -> None:
             {"published": [{"method": "X", "data": "toy.other", "value": 1, "source": "a book"}]},
             "the published row of X is for toy.other, which is none of toy.points",
         ),
+        (
+            {"published": [{"method": "X", "data": "toy.points", "value": 1, "source": ""}]},
+            "at least 1 character",
+        ),
+        (
+            {"published": [{"method": "X", "data": "toy.points", "value": float("nan"), "source": "a book"}]},
+            "finite number",
+        ),
     ],
 )
 def test_what_a_suite_refuses(values: dict[str, Any], message: str) -> None:

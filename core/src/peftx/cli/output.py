@@ -43,8 +43,10 @@ def print_table(what: Table) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON to stdout; dataclasses become tables, paths text, tuples lists."""
-    print(json.dumps(value, indent=2, default=_plain))
+    """Print JSON to stdout; dataclasses become tables, paths text, tuples lists, figures that are not finite null."""
+    # JSON has no NaN, which Python writes all the same
+    known = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
+    print(json.dumps(known, indent=2))
 
 
 def heading(text: str) -> None:

@@ -95,11 +95,7 @@ def _sentence(problem: Any, path: str, known: list[str]) -> str:
             return text
     elif kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        text = (
-            f"{words} {context[key]:g}"
-            if isinstance(context[key], int | float)
-            else f"{words} {context[key]}"
-        )
+        text = f"{words} {context[key]:g}" if isinstance(context[key], float) else f"{words} {context[key]}"
     elif kind == "literal_error":
         text = f"must be one of {str(context['expected']).replace(' or ', ', ').replace(chr(39), '')}"
     elif kind == "string_pattern_mismatch":

@@ -76,6 +76,13 @@ class TrainConfig(BaseModel):
     )
     workers: int = Field(0, ge=0, description="threads that prepare data (0: as many as the task sees fit)")
 
+    @field_validator("epochs", "batch_size", "eval_batch_size", "accumulate")
+    @classmethod
+    def _countable(cls, value: int) -> int:
+        if value >= 2**31:  # no tensor could be cut so
+            raise ValueError(f"must be less than {2**31}")
+        return value
+
 
 class RunConfig(BaseModel):
     """A whole run. `baselines`: None leaves the choice to the task, an empty list trains none."""

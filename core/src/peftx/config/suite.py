@@ -28,12 +28,12 @@ _OPTION = re.compile(r"\s+(?=[A-Za-z_]\w*=)", re.ASCII)
 class Published(BaseModel):
     """A figure somebody printed: never ranked with ours, which were trained on other networks or other data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    method: str = Field(description="the method as its paper calls it")
+    method: str = Field(min_length=1, description="the method as its paper calls it")
     data: str = Field(description="the label of the suite's data set the figure is for")
     value: float = Field(description="the primary metric, in its unit")
-    source: str = Field(description="paper and table")
+    source: str = Field(min_length=1, description="paper and table")
     model: str = Field("", description="the network it was trained on")
     trainable: int | None = Field(None, description="trained parameters, when the paper says")
 

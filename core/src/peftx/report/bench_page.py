@@ -248,7 +248,7 @@ def _search(source: BenchSource) -> list[object]:
     ]
     fields = [Field("method", [_named(source, str(row.get("label", ""))) for row in rows], "html")]
     for key in ("data", "model"):
-        if len({row.get(key) for row in rows}) > 1:
+        if len({str(row.get(key)) for row in rows}) > 1:
             fields.append(Field(key, [str(row.get(key, "")) for row in rows], "text"))
     for rate in sorted({rate for held in found for rate in held}):
         cells = [

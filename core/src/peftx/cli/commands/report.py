@@ -47,6 +47,8 @@ def write(folder: Path, out: Path | None, state: State) -> Path:
         raise RunError(f"no folder at {folder}: name the folder of a run or of a bench")
     if out is not None and out.is_dir():
         raise RunError(f"--out {out} is a folder; name a file, such as {out / 'report.html'}")
+    if out is not None and out.is_file() and not _is_page(out):
+        raise RunError(f"--out {out} is a file of another kind; name a page, or a file that is not there yet")
     registry = state.registry()
     if (folder / "bench.json").is_file():
         from peftx.bench.page import write_page
@@ -60,3 +62,9 @@ def write(folder: Path, out: Path | None, state: State) -> Path:
         f"{folder} holds neither a run (record.json) nor a bench (bench.json): name one of those, such as a folder in "
         "runs"
     )
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is empty or begins as a page does."""
+    with path.open("rb") as file:
+        return b"<!doctype html>".startswith(file.read(15).lower())
