@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from peftx_kernels import KernelError, lora_linear, register, table, tiers, use
+from peftx_kernels.availability import interpreting, why_no_triton
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +29,8 @@ def other(*args: Any, **options: Any) -> str:
 def test_auto_chooses_eager_and_says_why() -> None:
     use("auto")
     tier = tiers()["lora_linear"]
-    assert (tier.name, tier.available) == ("eager", ("reference", "eager"))
-    assert "library calls" in tier.reason and not tier.by_call
+    assert (tier.name, tier.available) == ("eager", ("reference", "eager", "triton"))
+    assert "library calls" in tier.reason and tier.by_call == (not why_no_triton() and not interpreting())
 
 
 def test_the_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +49,7 @@ def test_one_op_can_be_chosen_alone() -> None:
 
 
 def test_missing_implementation_is_one_sentence_naming_the_others() -> None:
+    table._table["lora_linear"].pop("triton")
     use("triton")
     with pytest.raises(
         KernelError, match="'triton' implementation of lora_linear, which has only reference, eager"
@@ -57,12 +59,35 @@ def test_missing_implementation_is_one_sentence_naming_the_others() -> None:
         tiers()
 
 
+def test_kernels_that_cannot_run_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "why_no_triton", lambda: "no CUDA GPU is visible")
+    use("lora_linear=triton")
+    with pytest.raises(KernelError, match=r"kernels of lora_linear, but no CUDA GPU is visible; set .*=auto"):
+        call()
+    use("auto")
+    assert "because no CUDA GPU is visible" in tiers()["lora_linear"].reason
+
+
+def test_kernels_run_call_by_call_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="Triton is published for Linux only")
+    import peftx_kernels.ops.lora_linear.triton as kernels
+
+    monkeypatch.setattr(table, "why_no_triton", lambda: "")
+    monkeypatch.setattr(kernels, "lora_linear", other)
+    use("auto")
+    assert tiers()["lora_linear"].by_call and tiers()["lora_linear"].name == "eager"
+    assert isinstance(call(), torch.Tensor)  # not for tensors on a CPU
+    monkeypatch.setattr(kernels, "fits", lambda *_, **__: True)
+    use("auto")
+    assert call() == "other"
+
+
 def test_unknown_names_are_refused() -> None:
     use("trition")
     with pytest.raises(KernelError, match="'trition'; expected one of auto, eager, reference, triton"):
         call()
     use("lora_liner=eager")
-    with pytest.raises(KernelError, match="op 'lora_liner'; the ops are .*dora_linear, .*lora_linear"):
+    with pytest.raises(KernelError, match=r"op 'lora_liner'; the ops are .*dora_linear, .*lora_linear"):
         call()
 
 

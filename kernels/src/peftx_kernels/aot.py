@@ -22,7 +22,7 @@ __all__ = ["LIMITS", "MODULES", "Kernel", "Resources", "compile_kernel", "every_
 LIMITS = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 #: modules with a `kernels` function
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("peftx_kernels.ops.lora_linear.triton",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Kernel:
     @property
     def label(self) -> str:
         """Name, types of the pointers and configuration, for a test's name."""
-        pointers = "-".join(dict.fromkeys(t[1:] for t in self.types.values() if t.startswith("*")))
+        pointers = "-".join(t[1:] for t in self.types.values() if t.startswith("*"))
         constants = ",".join(f"{key}={value}" for key, value in self.constants.items())
         aligned = "aligned" if self.divisible else "any"
         return f"{self.function.__name__}[{pointers}][{constants}][{self.num_warps}w{self.num_stages}s][{aligned}]"

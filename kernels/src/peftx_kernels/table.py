@@ -65,7 +65,11 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
     )
 }
 #: ops with kernels: the module that holds the op, and `fits`
-_TRITON: dict[str, str] = {}
+_TRITON: dict[str, str] = {
+    "lora_linear": f"{_OPS}.lora_linear.triton",
+    "lora_linear_slices": f"{_OPS}.lora_linear.triton",
+    "grouped_lora": f"{_OPS}.grouped_lora.triton",
+}
 for _op, _module in _TRITON.items():
     _table[_op]["triton"] = f"{_module}:{_op}"
 _chosen: dict[str, Callable[..., Any]] = {}

@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from peftx_kernels.activation import ActivationSource
 from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear
 from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
+from peftx_kernels.ops.lora_linear.parts import Row, rows_of
 
 __all__ = ["lora_linear", "lora_linear_slices", "recompute_product"]
 
@@ -84,19 +85,8 @@ def _functional(
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """Where one part lies: rows start..stop of W, ranks low..high of the stacked A."""
-
-    start: int
-    stop: int
-    low: int
-    high: int
-    scale: float  # the part's scale, times 1 / kept fraction under dropout
-
-
-@dataclass(frozen=True, slots=True)
 class _Plan:
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
     scale: float  # of the first part, as given
     dtype: torch.dtype
     rate: float
@@ -111,19 +101,8 @@ def _plan(
     rate: float,
     source: ActivationSource | None,
 ) -> _Plan:
-    kept = kept_fraction(rate) if rate > 0 else 1.0
-    out, width = weight.shape
-    rows, low = [], 0
-    for start, stop, a, b, scale in parts:
-        high = low + a.shape[0]
-        if not 0 <= start < stop <= out or a.shape[1:] != (width,) or b.shape != (stop - start, high - low):
-            raise ValueError(
-                f"rows {start}:{stop} of a weight {tuple(weight.shape)} cannot take a {tuple(a.shape)} and "
-                f"b {tuple(b.shape)}; expected a (R, {width}) and b ({stop - start}, R)"
-            )
-        rows.append(_Row(start, stop, low, high, scale / kept))
-        low = high
-    return _Plan(tuple(rows), parts[0][4], compute_dtype(x), rate, draw_seed() if rate > 0 else 0, source)
+    rows = rows_of(weight, parts, kept_fraction(rate) if rate > 0 else 1.0)
+    return _Plan(rows, parts[0][4], compute_dtype(x), rate, draw_seed() if rate > 0 else 0, source)
 
 
 class _LoRALinear(torch.autograd.Function):
@@ -204,7 +183,7 @@ def _rows(t: Tensor, start: int, stop: int) -> Tensor:
     return t if start == 0 and stop == t.shape[0] else t[start:stop]
 
 
-def _columns(t: Tensor, row: _Row) -> Tensor:
+def _columns(t: Tensor, row: Row) -> Tensor:
     return t if row.start == 0 and row.stop == t.shape[1] else t[:, row.start : row.stop]
 
 
@@ -260,6 +239,6 @@ def _x_gradient(
     return d_x.addcmul_(d_s.t() @ _stack(downs, plan), mask)
 
 
-def _b_gradient(d_y: Tensor, s: Tensor, row: _Row, b: Tensor) -> Tensor:  # (stop - start, R)
+def _b_gradient(d_y: Tensor, s: Tensor, row: Row, b: Tensor) -> Tensor:  # (stop - start, R)
     product = _rows(s, row.low, row.high) @ _columns(d_y, row)
     return torch.mul(product.t(), row.scale, out=torch.empty_like(b))
