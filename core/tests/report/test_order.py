@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftx.report.order import front, level, ranks
+from peftx.report.order import front, level, lower_is_better, ranks
 
 SCORES = st.lists(st.one_of(st.none(), st.integers(0, 5).map(float)), max_size=8)
 
@@ -75,3 +75,18 @@ def test_the_front_does_not_depend_on_the_order_of_the_rows(higher: bool) -> Non
     there = front(scores, costs, higher_is_better=higher)
     back = front(scores[::-1], costs[::-1], higher_is_better=higher)
     assert there == back[::-1]
+
+
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        ("loss", True),
+        ("top1_error", True),
+        ("WER", True),
+        ("classwise-ece", True),
+        ("accuracy", False),
+        ("lossless", False),
+    ],
+)
+def test_what_the_name_of_a_metric_says(metric: str, lower: bool) -> None:
+    assert lower_is_better(metric) is lower

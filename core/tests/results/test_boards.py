@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from peftx.plugins.manager import get_registry
 from peftx.report.board import Board, Standing
 from peftx.results import Index, boards
-from peftx.results.boards import lower_is_better
 
 Write = Callable[..., Path]
 Row = Callable[..., Any]
@@ -362,21 +361,6 @@ def test_another_metric(tmp_path: Path, write_run: Write, make_row: Row) -> None
     board = one_board(tmp_path, metric="f1")
     assert labels(board) == ["core.dora"] and "core.lora: 1 run is without a test f1" in board.notes
     assert all_boards(tmp_path, metric="wer") == []
-
-
-@pytest.mark.parametrize(
-    ("metric", "lower"),
-    [
-        ("loss", True),
-        ("top1_error", True),
-        ("WER", True),
-        ("classwise-ece", True),
-        ("accuracy", False),
-        ("lossless", False),
-    ],
-)
-def test_what_the_name_of_a_metric_says(metric: str, lower: bool) -> None:
-    assert lower_is_better(metric) is lower
 
 
 SCORES = st.lists(

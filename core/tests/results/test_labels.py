@@ -17,6 +17,8 @@ from peftx.results.labels import Defaults, differing, flat, named, show
         (None, "none"),
         (True, "true"),
         (0.003, "0.003"),
+        (0.00123456789, "0.00123456789"),
+        (1e-05, "1e-05"),
         (16, "16"),
         (["a", "b"], "a,b"),
         ([], "none"),

@@ -64,14 +64,16 @@ def test_a_damaged_file_is_built_anew(root: Path, damage: str) -> None:
 def test_another_programs_database_is_kept_under_another_name(root: Path) -> None:
     path = root / ".index.sqlite"
     path.unlink()
+    (root / ".index.sqlite.foreign").write_text("an earlier one")
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE recipes (name TEXT)")
         other.execute("INSERT INTO recipes VALUES ('soup')")
         other.commit()
     count, notes = rows_of(root)
-    assert count == 2 and "was no index of runs: it is .index.sqlite.foreign now" in notes[0]
-    with closing(sqlite3.connect(root / ".index.sqlite.foreign")) as kept:
+    assert count == 2 and "was no index of runs: it is .index.sqlite.foreign1 now" in notes[0]
+    with closing(sqlite3.connect(root / ".index.sqlite.foreign1")) as kept:
         assert kept.execute("SELECT name FROM recipes").fetchall() == [("soup",)]
+    assert (root / ".index.sqlite.foreign").read_text() == "an earlier one"
 
 
 @pytest.mark.parametrize(

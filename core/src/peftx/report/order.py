@@ -1,4 +1,4 @@
-"""Who is before whom: ranks with ties, and the front of what nothing else beats. Pure functions on plain numbers.
+"""Who is before whom: directions of metrics, ranks with ties, and the front of what nothing else beats. Pure functions.
 
 Figures are compared after rounding to ten significant digits: two means of the same scores may differ in their last
 bit, and that is no difference.
@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["front", "level", "ranks"]
+__all__ = ["front", "level", "lower_is_better", "ranks"]
+
+_LOWER = frozenset(
+    "loss nll error err ece mce ace tace brier wer cer mae mse rmse mape smape mase ade fde ppl perplexity".split()
+)
 
 
 def level(value: float) -> float:
     """The value as it is compared: ten significant digits."""
     return float(f"{value:.10g}")
+
+
+def lower_is_better(metric: str) -> bool:
+    """What the name of a metric says of its direction: losses and errors are better when lower."""
+    return bool(_LOWER & set(metric.lower().replace("-", "_").split("_")))
 
 
 def ranks(values: Sequence[float | None], *, higher_is_better: bool = True) -> list[int | None]:

@@ -7,14 +7,12 @@ from typing import Any
 
 from peftx.report.figures import finite
 from peftx.report.markup import Html, join, tag
+from peftx.report.order import lower_is_better
 from peftx.report.parts import Field, table, views
 from peftx.report.source import RunSource, mapping
 from peftx.report.svg import swatch
 
-__all__ = ["LOWER_IS_BETTER", "efficiency", "failed", "metrics", "named", "results"]
-
-#: Metrics whose name says that less is better, where a table may mark the best.
-LOWER_IS_BETTER = ("loss", "ece", "mce", "ace", "tace", "brier", "classwise_ece")
+__all__ = ["efficiency", "failed", "metrics", "named", "results"]
 
 EFFICIENCY: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -146,7 +144,7 @@ def metrics(source: RunSource) -> Html | None:
 def _best(source: RunSource, name: str) -> str:
     if name == source.primary:
         return "max" if source.higher_is_better else "min"
-    return "min" if name in LOWER_IS_BETTER else ""
+    return "min" if lower_is_better(name) else ""
 
 
 def efficiency(source: RunSource) -> Html | None:

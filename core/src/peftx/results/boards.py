@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftx.report.board import Board, Standing
-from peftx.report.order import front, ranks
+from peftx.report.order import front, lower_is_better, ranks
 from peftx.results.cohort import FREE
 from peftx.results.facts import FAILED, OPEN, canonical
 from peftx.results.grouping import Group, group, names
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from peftx.config.suite import Suite
     from peftx.plugins.registry import Registry
 
-__all__ = ["COSTS", "boards", "lower_is_better"]
+__all__ = ["COSTS", "boards"]
 
 #: What a row costs, as ``--pareto`` calls it, and the field of a standing that holds it.
 COSTS = {
@@ -36,10 +36,6 @@ COSTS = {
     "saved": "saved_bytes",
     "seconds": "seconds",
 }
-
-_LOWER = frozenset(
-    "loss nll error err ece mce ace tace brier wer cer mae mse rmse mape smape mase ade fde ppl perplexity".split()
-)
 
 
 def boards(
@@ -64,7 +60,7 @@ def boards(
         suites: whose published rows to add, marked and unranked.
         registry: knows the options' defaults, for labels that do not depend on which runs there are.
         metric: rank by this metric instead of each task's primary one; boards without it are left out.
-        higher_is_better: direction of `metric` (default: what its name says, `lower_is_better`).
+        higher_is_better: direction of `metric` (default: what its name says, `report.order.lower_is_better`).
         pareto: which cost the front is drawn against, a key of `COSTS`.
         folders: only runs in or below these.
 
@@ -88,11 +84,6 @@ def boards(
             board = with_published(board, one, published, defaults, registry)
         found.append(board)
     return sorted(found, key=lambda board: (board.task, board.data, board.model, board.primary))
-
-
-def lower_is_better(metric: str) -> bool:
-    """What the name of a metric says of its direction: losses and errors are better when lower."""
-    return bool(_LOWER & set(metric.lower().replace("-", "_").split("_")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # two settings never look like one
     if isinstance(value, list | tuple):
         return ",".join(map(show, value)) or "none"
     if isinstance(value, Mapping):

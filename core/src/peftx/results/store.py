@@ -134,7 +134,8 @@ def replace(path: Path) -> str:
             if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok":
                 return f"{path} was damaged: another process built it anew"
     except _Foreign:
-        aside = path.with_name(f"{path.name}.foreign")
+        names = (f"{path.name}.foreign{number or ''}" for number in range(1000))
+        aside = next(aside for name in names if not (aside := path.with_name(name)).exists())
         os.replace(path, aside)
         return f"{path} was no index of runs: it is {aside.name} now, and the index was built anew"
     except sqlite3.Error:
