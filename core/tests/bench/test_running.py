@@ -105,6 +105,12 @@ def test_seeds_are_the_outer_loop(bench: Call, heard: Any) -> None:
     assert [folder.rpartition("seed")[2] for folder in heard.started_cells] == list("0011")
 
 
+def test_settings_over_the_suites_are_a_note(bench: Call) -> None:
+    """The suite's own words about its protocol stand above the table."""
+    asked = {"epochs": 1, "checkpoint": 5.0}
+    assert bench(**ONE, train=asked).notes == ["the training is not the suite's: epochs=1 was asked for"]
+
+
 def test_the_same_again_keeps_everything(bench: Call, heard: Any) -> None:
     first = bench(data=ONE["data"])
     again = bench(data=ONE["data"])

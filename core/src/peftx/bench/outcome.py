@@ -14,6 +14,7 @@ from peftx.bench.states import DONE, FAILED, State
 from peftx.bench.store import entry_of
 from peftx.report.board import Board
 from peftx.report.table import Column, Table, count, percent
+from peftx.runs.resuming import FREE
 
 if TYPE_CHECKING:
     from peftx.bench.running import Bench
@@ -94,6 +95,7 @@ def outcome_of(bench: Bench) -> Outcome:
     if told is not None:
         outcome.boards = boards_of(bench.out, told, bench.registry)
         outcome.notes = [
+            *_override_notes(bench),
             *(f"{row.label} on {row.data}: {row.off}" for row in outcome.rows if row.off),
             *_search_notes(outcome),
             *_failure_notes(told["cells"]),
@@ -161,6 +163,13 @@ def _figure(state: State) -> str:
     if state.word == DONE and state.value is not None:
         return percent(state.value) if state.unit == "%" else f"{state.value:.4g}"
     return state.word
+
+
+def _override_notes(bench: Bench) -> list[str]:
+    """What of the suite's protocol, as its `about` tells it, is not so here."""
+    given = {key: value for key, value in bench.request.train.items() if f"train.{key}" not in FREE}
+    told = ", ".join(f"{key}={value}" for key, value in given.items())
+    return [f"the training is not the suite's: {told} was asked for"] if told else []
 
 
 def _search_notes(outcome: Outcome) -> list[str]:
