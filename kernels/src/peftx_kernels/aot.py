@@ -23,6 +23,10 @@ LIMITS = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 #: modules with a `kernels` function
 MODULES: tuple[str, ...] = ("peftx_kernels.ops.lora_linear.triton",)
+MODULES: tuple[str, ...] = (
+    "peftx_kernels.ops.lora_linear.triton",
+    "peftx_kernels.ops.grouped_lora.compiled",
+)
 
 
 @dataclass(frozen=True, slots=True)
