@@ -22,7 +22,6 @@ __all__ = ["LIMITS", "MODULES", "Kernel", "Resources", "compile_kernel", "every_
 LIMITS = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 #: modules with a `kernels` function
-MODULES: tuple[str, ...] = ("peftx_kernels.ops.lora_linear.triton",)
 MODULES: tuple[str, ...] = (
     "peftx_kernels.ops.lora_linear.triton",
     "peftx_kernels.ops.grouped_lora.compiled",
