@@ -99,8 +99,15 @@ def test_data_without_a_test_split_have_no_test_column(registry: Registry, tmp_p
     assert set(result.rows[0]["metrics"]) == {"val"}
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (TrainingError("the loss became nan at step 3"), "the loss became nan at step 3"),
+        (ZeroDivisionError("by chance"), "ZeroDivisionError: by chance"),
+    ],
+)
 def test_a_failing_baseline_is_a_row_that_says_so(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: str
 ) -> None:
     import peftx.runs.rows as rows
 
@@ -108,13 +115,13 @@ def test_a_failing_baseline_is_a_row_that_says_so(
 
     def failing(row: Any, *arguments: Any, **named: Any) -> Any:
         if row.method.name == "core.head":
-            raise TrainingError("the loss became nan at step 3")
+            raise error
         return real(row, *arguments, **named)
 
     monkeypatch.setattr(rows, "train_row", failing)
     result = run(registry, tmp_path / "run", train={"epochs": 1})
-    assert result.rows[1] == {"method": "core.head", "error": "the loss became nan at step 3"}
-    assert "core.head failed: the loss became nan at step 3" in result.notes
+    assert result.rows[1] == {"method": "core.head", "error": cause}
+    assert f"core.head failed: {cause}" in result.notes
     assert result.table.render().splitlines()[3].split() == ["core.head", *["-"] * 6]
     assert result.record["status"] == "complete" and len(result.rows) == 3
 

@@ -226,11 +226,12 @@ def _train_all(
                 )
             except (Interrupted, RunError):
                 raise
-            except PeftxError as error:
+            except Exception as error:  # a mistake in somebody's baseline costs that row, not the others
                 if index == 0:
                     raise
-                figures = {"method": name, "error": str(error)}
-                progress.note(f"{name} failed: {error}")
+                cause = str(error) if isinstance(error, PeftxError) else one_line(error)
+                figures = {"method": name, "error": cause}
+                progress.note(f"{name} failed: {cause}")
             ledger.record["rows"].append(figures)
             if index == 0:
                 ledger.record["next"] = _next_commands(run.folder, merges=figures["merges"])
