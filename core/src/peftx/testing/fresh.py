@@ -10,10 +10,23 @@ from functools import cache
 
 __all__ = ["imports_torch", "run_fresh", "seconds_to_import"]
 
+#: `clock()` of every program: seconds, without those in which other processes had all processors. A busy machine makes
+#: nothing slow then, while sleeping, waiting for a disk and computing count. Only Linux tells; elsewhere all count.
+_CLOCK = """
+def clock():
+    import time
+    try:
+        with open("/proc/self/schedstat") as file:
+            waited = int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        waited = 0.0
+    return time.perf_counter() - waited
+"""
+
 _PROGRAM = """
-import json, sys, time
+import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-start = time.perf_counter()
+start = clock()
 import importlib
 found = {"error": ""}
 try:
@@ -21,7 +34,7 @@ try:
         importlib.import_module(name)
 except BaseException as error:
     found["error"] = f"{type(error).__name__}: {error}"
-found |= {"torch": "torch" in sys.modules, "seconds": time.perf_counter() - start}
+found |= {"torch": "torch" in sys.modules, "seconds": clock() - start}
 print("\\n" + json.dumps(found))
 """
 
@@ -29,12 +42,14 @@ print("\\n" + json.dumps(found))
 def run_fresh(program: str, *arguments: str, timeout: float = 120) -> dict[str, object]:
     """Run a program in a new interpreter with this one's search path; it prints a table as JSON on its last line.
 
+    It has a function `clock` to tell seconds by.
+
     Raises:
         RuntimeError: it ended with an error.
     """
     path = json.dumps([entry for entry in sys.path if entry])
     done = subprocess.run(
-        [sys.executable, "-c", program, path, *arguments],
+        [sys.executable, "-c", _CLOCK + program, path, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -64,15 +79,10 @@ def imports_torch(module: str) -> bool:
     return bool(_imported(module)["torch"])
 
 
-def seconds_to_import(module: str, allowed: float) -> float:
-    """How long importing a module, alone, takes; what it needs included.
-
-    A longer time than `allowed` is measured once more and the shorter one counts: a busy machine is no slow module.
+def seconds_to_import(module: str) -> float:
+    """How long importing a module, alone, takes; what it needs included, and what other processes take away left out.
 
     Raises:
         RuntimeError: it cannot be imported.
     """
-    seconds = float(str(_imported(module)["seconds"]))
-    if seconds < allowed:
-        return seconds
-    return min(seconds, float(str(run_fresh(_PROGRAM, module)["seconds"])))
+    return float(str(_imported(module)["seconds"]))

@@ -39,7 +39,7 @@ MOST = 4000
 QUICK = 1.0
 
 _LOCATE = """
-import json, sys, tempfile, time
+import json, sys, tempfile
 sys.path[:] = json.loads(sys.argv[1])
 from pathlib import Path
 from peftx.plugins.targets import load_target
@@ -55,14 +55,14 @@ schema = load_target(sys.argv[3]) if sys.argv[3] else None
 config = schema(**json.loads(sys.argv[4])) if schema else None
 found = {"outcome": "", "sentence": ""}
 with tempfile.TemporaryDirectory() as cache:
-    start = time.perf_counter()
+    start = clock()
     try:
         locate(config, DataContext(None, Path(cache), offline=True))
     except (DataError, NetworkError) as error:
         found["sentence"] = str(error)
     except BaseException as error:
         found["outcome"] = f"{type(error).__name__}: {error}"
-    found["seconds"] = time.perf_counter() - start
+    found["seconds"] = clock() - start
 found |= {"torch": "torch" in sys.modules, "touched": touched}
 print("\\n" + json.dumps(found))
 """

@@ -85,7 +85,7 @@ def light(subject: PluginSubject) -> None:
     demand(
         not imports_torch(name), f"importing {name} imports torch; import it inside the functions that use it"
     )
-    seconds = seconds_to_import(name, SLOW_SECONDS)
+    seconds = seconds_to_import(name)
     demand(seconds < SLOW_SECONDS, f"importing {name} takes {seconds:.1f} s, allowed is {SLOW_SECONDS:g} s")
 
 
