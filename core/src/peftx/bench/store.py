@@ -62,6 +62,8 @@ class Store:
         if former is None:
             # hidden files may be another bench's that begins at this moment
             others = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
+            former = self.read() if others else None  # it may just have begun
+        if former is None:
             self.lost = others and _holds(out, grid)
             if others and not self.lost:
                 raise RunError(f"--out {out} is not empty and no bench: name a new or an empty folder")
