@@ -1,22 +1,28 @@
 """Triton kernels compiled ahead of time, without a GPU: do they compile for every target, and what do they take?
 
-Each ``ops/*/triton.py`` has a function ``kernels()`` that yields a `Kernel` for each of its kernels, configurations and
+Each module of `MODULES` has a function ``kernels()`` that yields a `Kernel` for each of its kernels, configurations and
 types. Registers and spills are not in Triton's own metadata; they are read with the ``cuobjdump`` inside its wheel.
+
+``python -m peftx_kernels.aot [--op NAME] [--capability 90] [--jobs N]`` compiles them all, prints what they take at
+most, and ends with status 1 when one spills or takes more shared memory than its GPU has.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import importlib
+import multiprocessing
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LIMITS", "MODULES", "Kernel", "Resources", "compile_kernel", "every_kernel"]
+__all__ = ["LIMITS", "MODULES", "Kernel", "Resources", "compile_kernel", "every_kernel", "main"]
 
 #: compute capability -> bytes of shared memory a block may have
 LIMITS = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -24,7 +30,10 @@ LIMITS = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 #: modules with a `kernels` function
 MODULES: tuple[str, ...] = (
     "peftx_kernels.ops.lora_linear.triton",
+    "peftx_kernels.ops.snell_linear.compiled",
     "peftx_kernels.ops.grouped_lora.compiled",
+    "peftx_kernels.ops.sparse_switch.triton",
+    "peftx_kernels.ops.bottleneck.compiled",
 )
 
 
@@ -61,6 +70,10 @@ class Resources:
     registers: int
     stack: int
     local: int
+
+    def fits(self, capability: int) -> bool:
+        """Whether a GPU of that compute capability runs it without spilling."""
+        return self.shared <= LIMITS[capability] and not self.stack and not self.local
 
 
 def every_kernel() -> Iterator[Kernel]:
@@ -114,3 +127,78 @@ def _usage(cubin: bytes) -> dict[str, int]:
     if found.keys() != {"REG", "STACK", "SHARED", "LOCAL"}:
         raise RuntimeError(f"{tool} told no resources of a kernel: {done.stdout} {done.stderr}".strip())
     return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """What ``python -m peftx_kernels.aot`` does; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m peftx_kernels.aot", description=__doc__.partition("\n")[0]
+    )
+    ops = {module.split(".")[2]: module for module in MODULES}
+    parser.add_argument("--op", action="append", choices=sorted(ops), help="of these operations alone")
+    parser.add_argument("--capability", action="append", type=int, choices=sorted(LIMITS))
+    parser.add_argument("--jobs", type=int, default=1, help="processes to share the work among")
+    asked = parser.parse_args(arguments)
+    work = [
+        (ops[op], place, capability)
+        for op in asked.op or ops
+        for capability in asked.capability or LIMITS
+        for place in range(len(list(importlib.import_module(ops[op]).kernels())))
+    ]
+    # a cache of its own: what is compiled is what the files say now
+    with tempfile.TemporaryDirectory() as cache, _environment(TRITON_CACHE_DIR=cache):
+        if asked.jobs > 1:
+            with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
+                wrong = _tell(pool.imap(_compiled, work, chunksize=4), len(work))
+        else:
+            wrong = _tell(map(_compiled, work), len(work))
+    return 1 if wrong else 0
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+_Found = tuple[str, str, int, Resources | str]
+
+
+def _compiled(task: tuple[str, int, int]) -> _Found:
+    """Op, kernel, capability, and what it takes or why it does not compile."""
+    module, place, capability = task
+    kernel = list(importlib.import_module(module).kernels())[place]
+    try:
+        taken: Resources | str = compile_kernel(kernel, capability)
+    except Exception as error:  # Triton and its assembler raise of many kinds
+        taken = f"{type(error).__name__}: {error}"
+    return module.split(".")[2], kernel.label, capability, taken
+
+
+def _tell(found: Iterable[_Found], total: int) -> int:
+    """Print a line for each op on each GPU, and those kernels that are wrong; return their number."""
+    most: dict[tuple[str, int], list[Resources]] = {}
+    wrong = 0
+    for op, label, capability, taken in found:
+        if isinstance(taken, Resources):
+            most.setdefault((op, capability), []).append(taken)
+        if isinstance(taken, str) or not taken.fits(capability):
+            wrong += 1
+            print(f"{op} sm_{capability} {label}: {taken}", flush=True)
+    print(f"{'op':<14} {'GPU':<7} {'kernels':>7} {'shared memory, at most':>23} {'registers':>9}")
+    for (op, capability), all_ in most.items():
+        shared = f"{max(r.shared for r in all_) / 1024:.1f} of {LIMITS[capability] // 1024} KiB"
+        print(f"{op:<14} sm_{capability:<4} {len(all_):>7} {shared:>23} {max(r.registers for r in all_):>9}")
+    print(f"{total} compiled, {wrong} of them wrong" if wrong else f"{total} compiled, none spills")
+    return wrong
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
