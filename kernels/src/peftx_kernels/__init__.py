@@ -7,6 +7,7 @@
 - ``snell_linear``, ``snell_update``: the same with kernelised sparse updates, made from ``SnellPart``.
 - ``bottleneck``: a residual adapter, norm - down - activation - up - scale - add.
 - ``grouped_lora``, ``group_rows``, ``Groups``: many LoRA adapters in one batch, each for its own rows.
+- ``sparse_switch``, ``SparseTable``: sparse adapters written into live weights and taken out, bit for bit.
 - ``activation_source``: lets an op recompute its input in the backward pass instead of keeping it.
 - ``tiers``, ``use``, ``register``: which implementation each op runs (environment variable ``PEFTX_KERNELS``).
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from peftx_kernels.ops.grouped_lora import Groups, group_rows, grouped_lora
     from peftx_kernels.ops.lora_linear import lora_linear, lora_linear_slices
     from peftx_kernels.ops.snell_linear import SnellPart, snell_linear, snell_update
+    from peftx_kernels.ops.sparse_switch import SparseTable, sparse_switch
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,7 @@ __all__ = [
     "Groups",
     "KernelError",
     "SnellPart",
+    "SparseTable",
     "Tier",
     "activation_source",
     "bottleneck",
@@ -46,6 +49,7 @@ __all__ = [
     "row_sq",
     "snell_linear",
     "snell_update",
+    "sparse_switch",
     "tiers",
     "use",
 ]
@@ -54,6 +58,7 @@ _HOMES = {
     "ActivationSource": "peftx_kernels.activation",
     "Groups": "peftx_kernels.ops.grouped_lora",
     "SnellPart": "peftx_kernels.ops.snell_linear",
+    "SparseTable": "peftx_kernels.ops.sparse_switch",
     "activation_source": "peftx_kernels.activation",
     "bottleneck": "peftx_kernels.ops.bottleneck",
     "dora_linear": "peftx_kernels.ops.dora_linear",
@@ -65,6 +70,7 @@ _HOMES = {
     "row_sq": "peftx_kernels.ops.dora_linear",
     "snell_linear": "peftx_kernels.ops.snell_linear",
     "snell_update": "peftx_kernels.ops.snell_linear",
+    "sparse_switch": "peftx_kernels.ops.sparse_switch",
 }
 
 

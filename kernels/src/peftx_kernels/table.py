@@ -61,6 +61,7 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
         ("snell_linear", "snell_linear"),
         ("snell_update", "snell_linear"),
         ("grouped_lora", "grouped_lora"),
+        ("sparse_switch", "sparse_switch"),
         ("bottleneck", "bottleneck"),
     )
 }
@@ -69,6 +70,7 @@ _TRITON: dict[str, str] = {
     "lora_linear": f"{_OPS}.lora_linear.triton",
     "lora_linear_slices": f"{_OPS}.lora_linear.triton",
     "grouped_lora": f"{_OPS}.grouped_lora.triton",
+    "sparse_switch": f"{_OPS}.sparse_switch.triton",
 }
 for _op, _module in _TRITON.items():
     _table[_op]["triton"] = f"{_module}:{_op}"
