@@ -69,6 +69,8 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
 _TRITON: dict[str, str] = {
     "lora_linear": f"{_OPS}.lora_linear.triton",
     "lora_linear_slices": f"{_OPS}.lora_linear.triton",
+    "snell_linear": f"{_OPS}.snell_linear.triton",
+    "snell_update": f"{_OPS}.snell_linear.triton",
     "grouped_lora": f"{_OPS}.grouped_lora.triton",
     "sparse_switch": f"{_OPS}.sparse_switch.triton",
 }

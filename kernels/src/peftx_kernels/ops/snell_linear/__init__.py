@@ -32,11 +32,14 @@ def snell_linear(
     part's mode says (``SnellPart``). Ranges may leave rows out, and add up where they overlap. t and the factor K get
     no gradient; equal rows of a and b have distance 0 and gradient 0.
 
-    Kept for the backward pass: x (not with ``source``, which rebuilds it), the factors and one t a map; of dropout only
-    seeds. No (out, in) tensor is kept; in flight are at most two in float32 besides a few blocks. Every input that
-    requires grad gets its gradient. dtype: as ``F.linear``, autocast included; maps and thresholds are float32 (float64
-    for float64 x). Without dropout one product with W + S^T, formed in float32; in half precision, where W + S^T would
-    round to W, and with dropout S has a product of its own (scaled by a power of two in float16).
+    Kept for the backward pass: x (not with ``source``, which rebuilds it), the factors and one t a map (the Triton
+    kernels also a power of two, with ``mix`` two numbers a column); of dropout only seeds. No (out, in) tensor is kept;
+    in flight are at most two in float32 besides a few blocks, or with the Triton kernels one in the product's type,
+    beside sums of half a float32 one or four megabytes. Every input that requires grad gets its gradient.
+
+    dtype: as ``F.linear``, autocast included; maps and thresholds are float32 (float64 for float64 x). Without dropout
+    one product with W + S^T, formed in float32; in half precision, where W + S^T would round to W, and with dropout S
+    has a product of its own (scaled by a power of two in float16).
 
     Args:
         dropout: probability in [0, 1) of dropping an entry of the updates' input; only while ``training``.
