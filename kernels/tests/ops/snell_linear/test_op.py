@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from peftx_kernels import SnellPart, activation_source, snell_linear, snell_update, use
 from peftx_kernels.ops.snell_linear import tiles
@@ -288,75 +284,6 @@ def test_wrong_parts_and_rates_are_refused() -> None:
         snell_linear(x, weight, bias, [part._replace(sparsity=1.5)])
     with pytest.raises(ValueError, match=r"dropout is 1\.5"):
         snell_linear(x, weight, bias, [part], dropout=1.5)
-
-
-# What is kept, and what is in flight
-
-
-def test_kept_bytes(kept_bytes: Callable[..., int]) -> None:
-    x, weight, bias = layer((256,), 64, 96, torch.float32)
-    weight.requires_grad_(False)
-    parts = [a_part(0, 32, 64, mix=True), a_part(32, 64, 64), a_part(64, 96, 64)]
-    own = [weight, bias, *factors(*parts)]
-    count = x.numel() * 4 + 3 * 4  # the input, and one threshold a map
-    assert kept_bytes(lambda: snell_linear(x, weight, bias, parts), *own) == count
-    assert kept_bytes(lambda: snell_linear(x, weight, bias, parts, dropout=0.1, training=True), *own) == count
-    half = x.detach().bfloat16().requires_grad_()
-    # another dtype costs no map either
-    assert kept_bytes(lambda: snell_linear(half, weight, bias, parts), *own) == half.numel() * 2 + 12
-    assert kept_bytes(lambda: snell_update(parts[0]), *own) == 4
-
-    def recomputed() -> Tensor:
-        act = F.gelu(x)
-        return snell_linear(act, weight, bias, parts, source=activation_source(act))
-
-    assert kept_bytes(recomputed, x, *own) == 12
-
-
-class Peak(TorchDispatchMode):
-    """Tracks the bytes of storages that live at once; those alive before it was entered do not count."""
-
-    def __init__(self, *before: Tensor) -> None:
-        super().__init__()
-        self.seen: set[int] = {t.untyped_storage()._cdata for t in before}
-        self.alive = self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for t in tree_leaves(out):
-            if not isinstance(t, Tensor) or t.untyped_storage()._cdata in self.seen:
-                continue
-            storage = t.untyped_storage()
-            self.seen.add(storage._cdata)
-            self.alive += storage.nbytes()
-            self.most = max(self.most, self.alive)
-            weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-        return out
-
-    def _gone(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.alive -= size
-
-
-@pytest.mark.parametrize("coordinates", [4, 16])
-@pytest.mark.parametrize("mix", [False, True], ids=["snell", "snella"])
-@pytest.mark.parametrize("shape", [(768, 3072), (3072, 768), (768, 768)], ids=str)
-def test_at_most_three_copies_of_the_map_are_in_flight(
-    shape: tuple[int, int], mix: bool, coordinates: int
-) -> None:
-    width, out = shape
-    x, weight, bias = layer((2,), width, out, torch.float32)
-    part = a_part(0, out, width, (2, coordinates), mix=mix)
-    size = width * out * 4
-    with Peak(x, weight, bias, *factors(part)) as forward:
-        y = snell_linear(x, weight, bias, [part])
-    assert forward.most < 2 * size
-    assert forward.alive < size / 10  # y and a threshold
-    weight.requires_grad_(False)
-    y = snell_linear(x, weight, bias, [part])
-    with Peak(x, weight, bias, y, *factors(part)) as backward:
-        torch.autograd.grad(y.sum(), [x, *factors(part)])
-    assert backward.most < 3 * size
 
 
 # Precision and compilers
