@@ -30,6 +30,6 @@ def rounded(x, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return an fp32 tile in another type, rounded to the nearest, ties to even."""
     if _INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.int32, bitcast=True)
-        up = bits + 0x7FFF + ((bits >> 16) & 1)
+        up = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536  # of the rest it would make a number near 1e-38
         x = tl.where(x == x, up, bits).to(tl.float32, bitcast=True)  # not of NaN
     return x.to(dtype)

@@ -332,7 +332,10 @@ def test_kept_bytes() -> None:
     assert kept() == x + s
     assert kept(dropout=0.1, training=True) == x + s + 8  # the seed
     assert kept(True) == s
+    b.requires_grad_(False)
+    assert kept() == x
     a.requires_grad_(False)
+    b.requires_grad_(True)
     assert kept() == s
 
 
@@ -399,7 +402,7 @@ def test_torch_accepts_the_operations() -> None:
     weight, bias, a, b = torch.randn(20, 16), torch.randn(20), torch.randn(5, 16), torch.randn(42)
     seed, gate = torch.tensor(1234567890123), torch.rand(20)
     inputs = (torch.randn(6, 16), torch.randn(16, 6).t(), torch.randn(2, 8, 16)[:, 2:5])
-    plain, full = (None, None, layout, scales, 0.0, False), (gate, seed, layout, scales, 0.3, True)
+    plain, full = (None, None, layout, scales, 0.0), (gate, seed, layout, scales, 0.3)
     all_, first, second = (True, True, True), (False, True, False), (True, False, False)
     for x, last, needs in zip(inputs, (plain, full, full), (all_, first, second), strict=True):
         torch.library.opcheck(lora_forward.registered, (x, weight, bias, a, b, *last))

@@ -13,7 +13,17 @@ from peftx_kernels.dropout import kept_fraction
 from peftx_kernels.ops.lora_linear import product, thin
 from peftx_kernels.ops.lora_linear.parts import FIELDS, part_table, piece_table, scale_table
 
-__all__ = ["add_or_multiply", "down_gradient", "flat", "on_device", "output_gradients", "project", "splits"]
+__all__ = [
+    "add_or_multiply",
+    "down_gradient",
+    "even",
+    "flat",
+    "on_device",
+    "output_gradients",
+    "project",
+    "splits",
+    "wished",
+]
 
 _WIDE = 64  # from this rank on thin products without dropout are the library's: an estimate, not measured
 
@@ -35,13 +45,18 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def splits(programs: int, rows: int, block: int, device: torch.device) -> tuple[int, int]:
-    """Return (parts, rows of a part) for a sum over rows: two programs for every multiprocessor, whole blocks each."""
-    wished = max(1, 2 * _multiprocessors(device) // programs)
-    share = block * triton.cdiv(triton.cdiv(rows, block), wished)
+    """Return (parts, rows of a part) for a sum over rows: `wished` parts of whole blocks each, or fewer."""
+    share = block * triton.cdiv(triton.cdiv(rows, block), wished(programs, device))
     return triton.cdiv(rows, share), share
 
 
-def _even(*lengths: int) -> bool:
+def wished(programs: int, device: torch.device) -> int:
+    """Return how many parts of a sum give two programs to every multiprocessor."""
+    return max(1, 2 * _multiprocessors(device) // programs)
+
+
+def even(*lengths: int) -> bool:
+    """Return whether all row lengths are multiples of 16: where not, every entry needs an address of its own."""
     return all(length % 16 == 0 for length in lengths)
 
 
@@ -71,7 +86,7 @@ def project(
             torch.addmm(s[:, part], x, a[part].t(), beta=0, alpha=factor, out=s[:, part])
         return
     number, dropped, drops = _mask(seed, rate)
-    at = thin.configuration("project", ranks, x.dtype, even=_even(width, x.stride(0)))
+    at = thin.configuration("project", ranks, x.dtype, even=even(width, x.stride(0)))
     thin.project[(triton.cdiv(rows, at.t), triton.cdiv(ranks, at.r))](
         x,
         a.contiguous(),
@@ -101,7 +116,6 @@ def add_or_multiply(
     places: tuple[int, ...],
     *,
     by_rank: bool,
-    inside: Tensor | None = None,
     bias: Tensor | None = None,
     gate: Tensor | None = None,
     seed: Tensor | None = None,
@@ -114,13 +128,12 @@ def add_or_multiply(
         (0, (0, 0, 0)) if x is None or weight is None else (x.shape[1], (x.stride(0), *weight.stride()))
     )
     number, dropped, drops = _mask(seed, rate)
-    even = _even(columns, inner, *(stride for stride in strides if stride != 1))
-    tile = product.configuration(rows, columns, out.dtype, even=even, plain=x is not None and not drops)
+    aligned = even(columns, inner, *(stride for stride in strides if stride != 1))
+    tile = product.configuration(rows, columns, out.dtype, even=aligned, plain=x is not None and not drops)
     product.product[(triton.cdiv(rows, tile.t) * triton.cdiv(columns, tile.j),)](
         x,
         weight,
         out,
-        inside,
         bias,
         gate,
         left,
@@ -165,8 +178,8 @@ def output_gradients(
         return d_s, d_b
     if max(places[3::FIELDS]) > thin.WIDEST:
         return _library_output_gradients(d_y, s, b, d_s, d_b, places, factors, needs_s, needs_b)
-    device, even = d_y.device, _even(d_y.stride(0))
-    at = thin.configuration("output_pass", ranks, d_y.dtype, even=even)
+    device = d_y.device
+    at = thin.configuration("output_pass", ranks, d_y.dtype, even=even(d_y.stride(0)))
     pieces = piece_table(places, at.wide, device)
     most = max(triton.cdiv(places[p + 1] - places[p], at.wide) for p in range(0, len(places), FIELDS))
     parts, share = splits(pieces.shape[0], rows, at.t, device)
@@ -233,7 +246,7 @@ def down_gradient(x: Tensor, d_s: Tensor, a: Tensor, seed: Tensor | None, rate: 
     if ranks > _WIDE and rate <= 0:
         return (d_s.t() @ x).to(a.dtype)
     number, dropped, drops = _mask(seed, rate)
-    at = thin.configuration("down_pass", ranks, x.dtype, even=_even(width, x.stride(0)))
+    at = thin.configuration("down_pass", ranks, x.dtype, even=even(width, x.stride(0)))
     grid = (triton.cdiv(width, at.wide), triton.cdiv(ranks, at.r))
     parts, share = splits(grid[0] * grid[1], rows, at.t, x.device)
     of_a = torch.empty((parts, ranks, width), dtype=torch.float32, device=x.device)

@@ -28,9 +28,18 @@ from peftx_kernels.ops.lora_linear.calls import flat
 from peftx_kernels.ops.lora_linear.launch import LONGEST, lora_backward, lora_forward
 from peftx_kernels.ops.lora_linear.parts import layout_of, rows_of
 
-__all__ = ["corrected", "fits", "kernels", "lora_linear", "lora_linear_slices", "runs_here"]
+__all__ = [
+    "FEWEST",
+    "corrected",
+    "fits",
+    "given_back",
+    "kernels",
+    "lora_linear",
+    "lora_linear_slices",
+    "runs_here",
+]
 
-_FEWEST = 1 << 32
+FEWEST = 1 << 32
 """Products of rows, in and out below which launches cost more than the kernels save: an estimate from the cost model
 (20 us of work on an H200), not measured."""
 
@@ -70,8 +79,7 @@ def lora_linear_slices(
         return op.lora_linear_slices(
             x, weight, bias, parts, dropout=dropout, training=training, source=source
         )
-    y: Tensor = corrected(x, weight, bias, parts, dropout if training else 0.0, source)
-    return y
+    return corrected(x, weight, bias, parts, dropout if training else 0.0, source)
 
 
 def corrected(
@@ -82,17 +90,11 @@ def corrected(
     rate: float,
     source: ActivationSource | None,
     gate: Tensor | None = None,
-    *,
-    keep: bool = False,
-    watched: bool = False,
-) -> Any:
+) -> Tensor:
     """Return L = x W^T + corrections + bias; with a gate g, return y = g L + (1 - g) bias in its place.
 
-    Nothing knows of the gate in the backward pass: the gradient that comes in is taken for that of L.
-
-    Args:
-        keep: return (y, L).
-        watched: x and S are kept whatever needs a gradient.
+    The backward pass knows of no gate: the gradient that comes in is taken for that of L. Whoever gives one hands on
+    such a gradient. For a gate that requires grad x and S are kept, to be asked for by `given_back`.
 
     Raises:
         ValueError: a part that does not fit its rows.
@@ -102,7 +104,7 @@ def corrected(
     seed = torch.randint(1 << 62, ()) if rate > 0 else None
     tracing = is_tracing()
     function = _Traced if tracing else _Fused
-    return function.apply(
+    y: Tensor = function.apply(
         x,
         weight,
         bias,
@@ -113,10 +115,9 @@ def corrected(
         rate,
         compute_dtype(x),
         None if tracing else source,
-        keep,
-        watched,
         *(factor for part in parts for factor in part[2:4]),
     )
+    return y
 
 
 def runs_here(x: Tensor, weight: Tensor) -> bool:
@@ -132,12 +133,12 @@ def runs_here(x: Tensor, weight: Tensor) -> bool:
 
 
 def fits(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any, **options: Any) -> bool:
-    """Return whether the kernels are for this call: see `_FEWEST`, and where they save a pass over something large."""
+    """Return whether the kernels are for this call: see `FEWEST`, and where they save a pass over something large."""
     parts: Parts = rest[0] if name == "lora_linear_slices" else ((0, weight.shape[0], *rest[:3]),)
     if not parts or not x.is_cuda or not runs_here(x, weight) or compute_dtype(x) is torch.float32:
         return False
     out, width = weight.shape
-    if out % 16 or width % 16 or x.numel() * out < _FEWEST:
+    if out % 16 or width % 16 or x.numel() * out < FEWEST:
         return False
     drops = options.get("training", False) and options.get("dropout", 0.0) > 0
     low = max(part[2].shape[0] for part in parts) <= thin.WIDEST
@@ -145,7 +146,7 @@ def fits(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any, 
 
 
 class _Traced(torch.autograd.Function):
-    """apply(x, weight, bias, gate, seed, layout, scales, rate, dtype, source, keep, watched, a1, b1, ...) -> y."""
+    """apply(x, weight, bias, gate, seed, layout, scales, rate, dtype, source, a1, b1, ...) -> y."""
 
     @staticmethod
     def forward(
@@ -160,13 +161,11 @@ class _Traced(torch.autograd.Function):
         rate: float,
         dtype: torch.dtype,
         source: ActivationSource | None,
-        keep: bool,
-        watched: bool,
         *factors: Tensor,
-    ) -> Any:
+    ) -> Tensor:
         with autocast_off(x):
             x_run = x.to(dtype)
-            y, s, inside = lora_forward(
+            y, s = lora_forward(
                 x_run,
                 weight.to(dtype),
                 None if bias is None else bias.to(dtype),
@@ -176,58 +175,22 @@ class _Traced(torch.autograd.Function):
                 list(layout),
                 list(scales),
                 rate,
-                keep,
             )
-        _, needs_weight, *_ = ctx.needs_input_grad
-        needs_factors = ctx.needs_input_grad[12:]
-        ctx.reads_x = watched or needs_weight or any(needs_factors[0::2])
+        _, needs_weight, _, needs_gate, *_ = ctx.needs_input_grad
+        needs_factors = ctx.needs_input_grad[10:]
+        ctx.reads_x = needs_gate or needs_weight or any(needs_factors[0::2])
         # x_run and not x: under autocast that copy is half as large, and without it they are one tensor
         keep_x = ctx.reads_x and source is None
-        keep_s = watched or any(needs_factors[1::2])
+        keep_s = needs_gate or any(needs_factors[1::2])
         ctx.save_for_backward(x_run if keep_x else None, s if keep_s else None, weight, seed, *factors)
         ctx.layout, ctx.scales, ctx.rate, ctx.dtype, ctx.source = layout, scales, rate, dtype, source
         ctx.x_shape, ctx.x_dtype = x.shape, x.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
-        if keep:
-            ctx.mark_non_differentiable(inside)
-            return y, inside
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, s, weight, seed, *factors = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        needs_factors = ctx.needs_input_grad[12:]
-        needs_a, needs_b = needs_factors[0::2], needs_factors[1::2]
-        d_x = d_weight = d_bias = None
-        with autocast_off(grad):
-            if x is None and ctx.reads_x:
-                x = ctx.source.recompute().to(ctx.dtype)
-            a, b = _joined(factors)
-            d_x_run, all_a, all_b = lora_backward(
-                grad,
-                x,
-                s,
-                weight.to(ctx.dtype),
-                a,
-                b,
-                seed,
-                list(ctx.layout),
-                list(ctx.scales),
-                ctx.rate,
-                needs_x,
-                any(needs_a),
-                any(needs_b),
-            )
-            if needs_x:
-                d_x = d_x_run.to(ctx.x_dtype)
-            if needs_weight:
-                d_weight = (flat(grad).t() @ flat(x)).to(weight.dtype)
-            if needs_bias:
-                d_bias = flat(grad).sum(0).to(ctx.bias_dtype)
-            d_a = _parted(all_a, factors[0::2], needs_a)
-            d_b = _parted(all_b, factors[1::2], needs_b)
-        return d_x, d_weight, d_bias, *(None,) * 9, *itertools.chain.from_iterable(zip(d_a, d_b, strict=True))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, grad, *ctx.saved_tensors)
 
 
 class _Fused(_Traced):
@@ -235,8 +198,75 @@ class _Fused(_Traced):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        return _Traced.backward(ctx, grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        unpacked = _unpacked(ctx)
+        ctx.unpacked = None
+        return _gradients(ctx, grad, *unpacked)
+
+
+def _gradients(
+    ctx: Any,
+    grad: Tensor,
+    x: Any,
+    s: Tensor | None,
+    weight: Tensor,
+    seed: Tensor | None,
+    *factors: Tensor,
+) -> tuple[Tensor | None, ...]:
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    needs_factors = ctx.needs_input_grad[10:]
+    needs_a, needs_b = needs_factors[0::2], needs_factors[1::2]
+    d_x = d_weight = d_bias = None
+    with autocast_off(grad):
+        a, b = _joined(factors)
+        d_x_run, all_a, all_b = lora_backward(
+            grad,
+            x,
+            s,
+            weight.to(ctx.dtype),
+            a,
+            b,
+            seed,
+            list(ctx.layout),
+            list(ctx.scales),
+            ctx.rate,
+            needs_x,
+            any(needs_a),
+            any(needs_b),
+        )
+        if needs_x:
+            d_x = d_x_run.to(ctx.x_dtype)
+        if needs_weight:
+            d_weight = (flat(grad).t() @ flat(x)).to(weight.dtype)
+        if needs_bias:
+            d_bias = flat(grad).sum(0).to(ctx.bias_dtype)
+        d_a = _parted(all_a, factors[0::2], needs_a)
+        d_b = _parted(all_b, factors[1::2], needs_b)
+    return d_x, d_weight, d_bias, *(None,) * 7, *itertools.chain.from_iterable(zip(d_a, d_b, strict=True))
+
+
+def given_back(node: Any) -> tuple[Any, ...]:
+    """Return (x, S, W, seed, a1, b1, ...) of a node to the one before it, in that one's backward pass.
+
+    They are handed on to the node itself: under hooks on saved tensors, asking twice would load them twice, or is
+    forbidden (activation checkpointing).
+    """
+    node.unpacked = unpacked = _unpacked(node)
+    # should the node itself not be asked for a gradient, nothing else lets go of them
+    engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine.queue_callback(lambda: setattr(node, "unpacked", None))
+    return unpacked
+
+
+def _unpacked(node: Any) -> tuple[Any, ...]:
+    """Return what was kept, or handed on, with x recomputed where it was not kept."""
+    unpacked: tuple[Any, ...] | None = getattr(node, "unpacked", None)
+    if unpacked is not None:
+        return unpacked
+    x, *rest = node.saved_tensors
+    if x is None and node.reads_x:
+        x = node.source.recompute().to(node.dtype)
+    return x, *rest
 
 
 def _joined(factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
