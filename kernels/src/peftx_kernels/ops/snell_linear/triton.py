@@ -62,14 +62,14 @@ _MOST_ENTRIES = (1 << 31) - 1
 _ANYWHERE = interpreting()  # the interpreter takes tensors of any device
 
 
-def fits(op: str, *arguments: Any, **options: Any) -> bool:
+def fits(name: str, *arguments: Any, **options: Any) -> bool:
     """Whether `auto` gives this call to the kernels.
 
     By counting launches (not measured): a map of any size takes five in the forward pass and three in the backward one,
     with a mixture two more each; the eager form takes several times that, so on a GPU there is no size at which it
     would win.
     """
-    if op == "snell_update":
+    if name == "snell_update":
         (part,) = arguments
         return bool(part.a.is_cuda) and _can(wide(part.a.dtype), (part,))
     x, _, _, parts = arguments
