@@ -28,6 +28,7 @@ __all__ = [
     "configuration",
     "even",
     "length",
+    "shares_of",
 ]
 
 #: hidden units that a block of rows holds in registers, at most; and where the type or the width leaves less room
@@ -325,6 +326,14 @@ def bottleneck_backward(
     return d_h, sums, d_scale
 
 
+def shares_of(rows: int, units: int, programs: int, block: int) -> tuple[int, int]:
+    """(number, rows of each) for a sum over rows that `programs` programs make in blocks of `block` rows."""
+    # what the shares write and read again should weigh no more than h and d_o
+    most = min(max(1, _PROGRAMS // programs), max(1, rows // (4 * units)))
+    share = block * triton.cdiv(triton.cdiv(rows, block), most)
+    return triton.cdiv(rows, share), share
+
+
 def _sums(
     d_o: Tensor,
     h: Tensor,
@@ -341,10 +350,7 @@ def _sums(
     block = min(tile.m, max(16, triton.next_power_of_2(units)))
     step = VECTOR if even(width, units) else 1
     programs = triton.cdiv(width, tile.d) * triton.cdiv(units, block)
-    # what the shares write and read again should weigh no more than h and d_o
-    most = min(max(1, _PROGRAMS // programs), max(1, rows // (4 * units)))
-    share = tile.t * triton.cdiv(triton.cdiv(rows, tile.t), most)
-    shares = triton.cdiv(rows, share)
+    shares, share = shares_of(rows, units, programs, tile.t)
     entries = length(width, units)
     sums = torch.empty((shares, entries), dtype=torch.float32, device=h.device)
     weights[(triton.cdiv(width, tile.d), triton.cdiv(units, block), shares)](
