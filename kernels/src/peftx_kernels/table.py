@@ -73,6 +73,7 @@ _TRITON: dict[str, str] = {
     "snell_update": f"{_OPS}.snell_linear.triton",
     "grouped_lora": f"{_OPS}.grouped_lora.triton",
     "sparse_switch": f"{_OPS}.sparse_switch.triton",
+    "bottleneck": f"{_OPS}.bottleneck.triton",
 }
 for _op, _module in _TRITON.items():
     _table[_op]["triton"] = f"{_module}:{_op}"
