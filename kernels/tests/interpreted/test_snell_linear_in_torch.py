@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from peftx_kernels import SnellPart, snell_linear, snell_update
+from peftx_kernels import SnellPart, activation_source, snell_linear, snell_update
 from peftx_kernels.ops.snell_linear import launch, op, sizes
 from peftx_kernels.ops.snell_linear.launch import contract, form, form_again, numbers
 from peftx_kernels.ops.snell_linear.sizes import Tile
@@ -84,6 +84,12 @@ def test_kept_bytes() -> None:
         half.numel() * 2 + 16 + weight.numel() * 2
     )
     assert kept(lambda: snell_update(parts[1]), *own) == 8
+
+    def recomputed() -> Tensor:
+        act = F.gelu(x)
+        return snell_linear(act, weight, bias, parts, source=activation_source(act))
+
+    assert kept(recomputed, x, *own) == notes
 
 
 class Peak(TorchDispatchMode):
