@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftx.adapters import AdapterMethod, Delta, Insert, ParamStore, Schedule, Site
 from peftx_example.config import BottleneckConfig
+from peftx_kernels import bottleneck
 
 
 class BottleneckInsert(Insert):
@@ -33,7 +33,7 @@ class BottleneckInsert(Insert):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def insert(self, x: Tensor) -> Tensor:
-        return F.linear(F.gelu(F.linear(x, self.down.to(x.dtype))), self.up.to(x.dtype))
+        return bottleneck(x, self.down, self.up, activation="gelu")
 
     @staticmethod
     def param_count(site: Site, config: BottleneckConfig) -> int:
