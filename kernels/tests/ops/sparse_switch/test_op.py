@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -231,6 +233,25 @@ def test_weights_that_were_loaded_again(tier: str) -> None:
     assert torch.equal(linear.weight, base["weight"]) and not above.written
 
 
+def test_a_table_that_is_gone_holds_nothing(tier: str) -> None:
+    targets = weights(torch.float32)
+    below, above = table(targets), table(targets)
+    sparse_switch(None, below)
+    lower = copies(targets)
+    sparse_switch(None, above)
+    del above  # what it wrote stays, for whoever wants it so
+    assert not same(targets, lower)
+    sparse_switch(below, None)
+    with torch.no_grad():
+        targets[1].add_(1)
+    last = table(targets)
+    sparse_switch(None, last)
+    one = weakref.ref(targets[1])
+    del targets, last, below
+    gc.collect()
+    assert one() is None
+
+
 def test_a_backward_pass_notices() -> None:
     weight = torch.randn(4, 4, requires_grad=True)
     x = torch.randn(2, 4, requires_grad=True)
@@ -275,10 +296,12 @@ def test_nothing() -> None:
 
 BAD: dict[str, tuple[Any, Any, Any, str]] = {
     "counts": ([0], [[0], [1]], [[1.0]], "1 weights, 2 tensors of indices and 1 of values"),
-    "descending": ([0], [[2, 1]], [[1.0, 1.0]], r"\(2, 3\) are not ascending"),
+    "descending": ([0], [[2, 1]], [[1.0, 1.0]], r"weight 0, \(2, 3\), are not ascending"),
+    "later": ([1, 0], [[0, 1], [2, 1]], [[1.0, 1.0], [1.0, 1.0]], r"weight 1, \(2, 3\), are not ascending"),
+    "after none": ([0, 1], [[], [1, 1]], [[], [1.0, 1.0]], r"weight 1, \(4,\), are not ascending"),
     "twice": ([0], [[1, 1]], [[1.0, 1.0]], "not ascending, distinct"),
     "negative": ([0], [[-1, 1]], [[1.0, 1.0]], "from 0 to its last entry"),
-    "beyond": ([1, 0], [[], [1, 6]], [[], [1.0, 1.0]], r"of a weight \(2, 3\) are not"),
+    "beyond": ([1, 0], [[], [1, 6]], [[], [1.0, 1.0]], r"weight 1, \(2, 3\), are not"),
     "values": ([0], [[0, 1]], [[1.0]], r"indices of weight 0, .* are \(2,\) torch.int64 and values \(1,\)"),
     "tied": ([0, 0], [[0], [1]], [[1.0], [1.0]], r"weight 1, .* shares its memory"),
 }

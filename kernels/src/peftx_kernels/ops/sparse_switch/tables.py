@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -24,12 +24,32 @@ _written: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 _order = itertools.count()
 
 
-@dataclass(slots=True)
 class _Stack:
-    """The tables written into one weight, the last one on top, and the weight's version as the last act left it."""
+    """The tables written into one weight, the last one on top, and the weight's version as the last act left it.
 
-    tables: list[SparseTable] = field(default_factory=list)
-    version: int = 0
+    References are weak: a table holds its weights, and nobody else can take it out.
+    """
+
+    def __init__(self) -> None:
+        self._tables: list[tuple[int, weakref.ref[SparseTable]]] = []
+        self.version = 0
+
+    @property
+    def top(self) -> SparseTable | None:
+        """The table that can be taken out; None when the last one is gone."""
+        while self._tables:
+            table = self._tables[-1][1]()
+            if table is not None:
+                return table
+            self._tables.pop()
+        return None
+
+    def add(self, turn: int, table: SparseTable) -> None:
+        """Put a table where its turn was: copies come in any order."""
+        bisect.insort(self._tables, (turn, weakref.ref(table)), key=itemgetter(0))
+
+    def remove(self, table: SparseTable) -> None:
+        self._tables = [one for one in self._tables if one[1]() not in (None, table)]
 
 
 class SparseTable:
@@ -60,9 +80,8 @@ class SparseTable:
         self.targets, self.add = list(targets), add
         self.counts = [len(index) for index in indices]
         self._refuse(indices, values)
-        large = any(target.numel() >= _LARGE for target in targets)
-        kind = torch.int64 if large else torch.int32
-        device = self.targets[0].device if targets else None
+        device = self.targets[0].device if targets else torch.device("cpu")
+        kind = self._kind(device)
         self.indices = _joined([index.to(device, kind) for index in indices], kind)
         self.values = _joined([value.detach().to(device) for value in values], torch.float32)
         self.originals: list[Tensor] | None = None
@@ -97,9 +116,15 @@ class SparseTable:
             return
         device = self.targets[0].device
         if self.indices.device != device:
-            self.indices, self.values, self.plan = self.indices.to(device), self.values.to(device), None
+            self.indices, self.values = self.indices.to(device, self._kind(device)), self.values.to(device)
+            self.plan = None
         if self.originals is not None:
             self.originals = [o.to(t) for o, t in zip(self.originals, self.targets, strict=True)]
+
+    def _kind(self, device: torch.device) -> torch.dtype:
+        """Four bytes an index, but on a CPU, where library calls want eight and would convert them every time."""
+        large = any(target.numel() >= _LARGE for target in self.targets)
+        return torch.int64 if large or device.type == "cpu" else torch.int32
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plan": None}
@@ -123,7 +148,7 @@ class SparseTable:
                 "this sparse adapter is not written into its weights, so it cannot be taken out"
             )
         for place, target in enumerate(self.targets):
-            if _written[target].tables[-1] is not self:
+            if _written[target].top is not self:
                 raise KernelError(
                     f"another sparse adapter was written into weight {place}, {tuple(target.shape)}, after this one; "
                     "take out the last one first"
@@ -136,7 +161,7 @@ class SparseTable:
             self._turn = next(_order)
         for target in self.targets:
             stack = _written.setdefault(target, _Stack())
-            bisect.insort(stack.tables, self, key=attrgetter("_turn"))  # copies come in any order
+            stack.add(self._turn, self)
             stack.version = _version(target)
 
     def note_out(self) -> None:
@@ -144,15 +169,15 @@ class SparseTable:
         self._turn = -1
         for target in self.targets:
             stack = _written[target]
-            stack.tables.remove(self)
+            stack.remove(self)
             stack.version = _version(target)
-            if not stack.tables:
+            if stack.top is None:
                 del _written[target]
 
     def _refuse_changed(self, place: int) -> None:
         target = self.targets[place]
         stack = _written.get(target)
-        if stack is not None and stack.version != _version(target):
+        if stack is not None and stack.top is not None and stack.version != _version(target):
             raise KernelError(
                 f"weight {place}, {tuple(target.shape)}, was changed while a sparse adapter was in it, so what was "
                 "there before cannot be put back; load the base weights again and call the table's forget()"
@@ -195,16 +220,23 @@ class SparseTable:
 
     def _refuse_order(self) -> None:
         """Ascending indices are distinct, and in range if their ends are. One look, so one wait for a GPU."""
-        wrong = []
-        for target, index in zip(self.targets, self.parts_of(self.indices), strict=True):
-            if len(index):
-                wrong.append((index[1:] <= index[:-1]).any() | (index[0] < 0) | (index[-1] >= target.numel()))
-        if wrong and bool(torch.stack(wrong).any()):
-            place = int(torch.stack(wrong).nonzero()[0])
-            shapes = [tuple(t.shape) for t, count in zip(self.targets, self.counts, strict=True) if count]
+        places = [place for place, count in enumerate(self.counts) if count]
+        ends = list(itertools.accumulate(self.counts[place] for place in places))
+        if not places:
+            return
+        device = self.indices.device
+        last = torch.tensor(ends, device=device) - 1
+        first = torch.tensor([0, *ends[:-1]], device=device)
+        sizes = torch.tensor([self.targets[place].numel() for place in places], device=device)
+        step = self.indices[1:] > self.indices[:-1]
+        step[last[:-1]] = True  # from one weight to the next
+        outside = (self.indices[first] < 0) | (self.indices[last] >= sizes)
+        if not bool(step.all() & ~outside.any()):
+            falls = torch.searchsorted(last, step.logical_not().nonzero().flatten())
+            place = places[int(torch.cat((outside.nonzero().flatten(), falls)).min())]
             raise KernelError(
-                f"the indices of a weight {shapes[place]} are not ascending, distinct and from 0 to its last entry; "
-                "sort them, and their values with them"
+                f"the indices of weight {place}, {tuple(self.targets[place].shape)}, are not ascending, distinct and "
+                "from 0 to its last entry; sort them, and their values with them"
             )
 
 

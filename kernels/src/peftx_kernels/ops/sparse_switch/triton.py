@@ -88,7 +88,8 @@ def fits(name: str, off: SparseTable | None, on: SparseTable | None) -> bool:
 def _able(table: SparseTable, *, cuda: bool) -> bool:
     kinds = {target.dtype for target in table.targets} | {table.values.dtype}
     there = all(target.is_cuda for target in table.targets) or not cuda
-    return there and bool(table.targets) and kinds <= _TYPES.keys() and table.indices.dtype is torch.int32
+    short = table.indices.dtype is torch.int32 or not cuda
+    return there and short and bool(table.targets) and kinds <= _TYPES.keys()
 
 
 def sparse_switch(off: SparseTable | None, on: SparseTable | None) -> None:
