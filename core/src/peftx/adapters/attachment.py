@@ -36,6 +36,7 @@ __all__ = [
     "refuse_model",
     "remove_from",
     "resolve_method",
+    "select_for",
 ]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -113,6 +114,7 @@ def attach_to(
     board = root_board(model)
     _check_place(model, name, board)
     board = board or Board(training=model.training)
+    board.unfuse()
     plan, owned = planned or plan_of(model, method_name, method, config)
     # tensors made in inference mode could never be trained
     with torch.inference_mode(False):
@@ -135,10 +137,15 @@ def attach_to(
     if schedule is not None:
         board.schedules[name] = schedule
     board.recompute_activations = board.recompute_activations or recompute_activations
-    board.select((name,))
-    set_trainable(model, (name,))
-    hold_again(model, board)
+    select_for(model, board, (name,))
     return board
+
+
+def select_for(model: nn.Module, board: Board, names: tuple[str, ...]) -> None:
+    """Use these adapters from now on, and train them."""
+    board.select(names)
+    set_trainable(model, names)
+    hold_again(model, board)
 
 
 def plan_of(
@@ -279,6 +286,8 @@ def _refuse_quantised(site: Site, weight: torch.Tensor) -> None:
 
 def remove_from(model: nn.Module, board: Board, name: str) -> None:
     """Take one adapter away; modules that carry none any more get their class back."""
+    if board.fused is not None and name in board.fused.names:
+        board.unfuse()
     drop_bank(model, name)
     board.binding.release(name)
     board.schedules.pop(name, None)
@@ -302,6 +311,7 @@ def hold_again(model: nn.Module, board: Board) -> None:
 
 def detach_from(model: nn.Module, board: Board) -> None:
     """Take every adapter away and restore the model as it was before the first."""
+    board.unfuse()
     release_trunk(model, board)
     for _, module, _ in list(slots_of(model)):
         if module is not model:

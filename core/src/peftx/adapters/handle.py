@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftx.adapters.attachment import Attachment, attach_to, detach_from, hold_again, remove_from
+from peftx.adapters.attachment import Attachment, attach_to, detach_from, remove_from, select_for
 from peftx.adapters.explanation import Counts, Explanation, count, explain_attachment
 from peftx.adapters.host import root_board
 from peftx.adapters.slot import Board, Selection
@@ -89,19 +89,37 @@ class Adapted(Trainee):
     def activate(self, *names: str) -> Adapted:
         """Use these adapters from now on, in this order, and train exactly their parameters; none: the base.
 
-        Several adapters compose: each sees the effective weights of those before it, so additive ones add up.
+        Several adapters compose: each sees the effective weights of those before it, so additive ones add up. Those
+        that `artifacts.fuse` wrote into the weights are taken out.
 
         Raises:
             UnknownNameError: an adapter is not attached.
-            AdapterError: an adapter is named twice.
+            AdapterError: an adapter is named twice; or a weight was changed while adapters were fused into it.
         """
         for name in names:
             self._attachment(name)
         if len(set(names)) < len(names):
             raise AdapterError(f"an adapter cannot be used twice in one forward; got {', '.join(names)}")
-        self._board.select(tuple(names))
-        set_trainable(self.model, tuple(names))
-        hold_again(self.model, self._board)
+        self._board.unfuse()
+        select_for(self.model, self._board, tuple(names))
+        return self
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """Names of the adapters that `artifacts.fuse` wrote into the weights; they are not active."""
+        fused = self._board.fused
+        return () if fused is None else fused.names
+
+    def unfuse(self, *, restore: bool = True) -> Adapted:
+        """Take fused adapters out of the weights, which are then bit for bit what they were; none is active.
+
+        Args:
+            restore: False puts nothing back: the base weights were loaded again while adapters were fused.
+
+        Raises:
+            AdapterError: a weight was changed since the adapters were written.
+        """
+        self._board.unfuse(restore=restore)
         return self
 
     def train_only(self, *names: str) -> Adapted:
@@ -114,7 +132,8 @@ class Adapted(Trainee):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Inside the block, forwards use the base alone."""
-        with self._selected(Selection(context=self._board.current.context)):
+        board = self._board
+        with board.unfused(), self._selected(Selection(context=board.current.context)):
             yield
 
     @contextmanager
@@ -159,8 +178,9 @@ class Adapted(Trainee):
                 self._attachment(name)
             rows.setdefault(() if name is None else (name,), []).append(index)
         parts = tuple((names, torch.tensor(indices)) for names, indices in rows.items())
-        context = self._board.current.context
-        with self._selected(Selection(names=self.active, rows=parts, size=len(ids), context=context)):
+        board = self._board
+        selection = Selection(names=self.active, rows=parts, size=len(ids), context=board.current.context)
+        with board.unfused(), self._selected(selection):
             yield
 
     @contextmanager

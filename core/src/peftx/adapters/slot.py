@@ -8,6 +8,7 @@ gets a copy of the board with it, so nothing ever follows another model's adapte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from peftx.adapters.base import effective_rows, from_canonical, to_canonical
 from peftx.adapters.delta import Delta, Statistic
+from peftx.adapters.fused import Fused
 from peftx.adapters.insert import Insert
 from peftx.adapters.schedule import Binding, Schedule
 from peftx.adapters.unsplit import unsplit
@@ -96,6 +98,8 @@ class Board:
     #: the mode the root was last put in, and the modules kept in evaluation mode regardless
     training: bool = False
     held: set[str] = field(default_factory=set)
+    #: adapters that are written into the weights now
+    fused: Fused | None = None
     #: the user is inside a `per_sample`, `disabled` or `context` block
     _explicit: bool = False
     #: an adapted module is running one part of a partitioned batch
@@ -152,6 +156,35 @@ class Board:
     def select(self, names: tuple[str, ...]) -> None:
         """Use these adapters from now on; the context stays."""
         self.current = Selection(names=names, context=self.current.context)
+
+    def unfuse(self, *, restore: bool = True) -> None:
+        """Take fused adapters out of the weights; or only forget them, because the weights were loaded again.
+
+        Raises:
+            AdapterError: a weight was changed since they were written.
+        """
+        if self.fused is not None:
+            if restore:
+                self.fused.take_out()
+            else:
+                self.fused.forget()
+            self.fused = None
+
+    @contextmanager
+    def unfused(self) -> Iterator[None]:
+        """Inside the block, the weights are the base's. Fused adapters return, unless others were activated inside.
+
+        Raises:
+            AdapterError: as in `unfuse`.
+        """
+        fused, selection = self.fused, self.current
+        self.unfuse()
+        try:
+            yield
+        finally:
+            if fused is not None and self.fused is None and self.current is selection:
+                fused.put_back()
+                self.fused = fused
 
     def forget_pending(self) -> None:
         """Drop the selections kept for checkpointing (an optimizer step ends their use)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peftx.artifacts.export import FORMS, Export, export_merged, form_of, write_model
 from peftx.artifacts.fingerprint import Fingerprint, fingerprint
+from peftx.artifacts.fuse import fuse
 from peftx.artifacts.load import load
 from peftx.artifacts.manifest import MANIFEST, TENSORS, Manifest, read_manifest
 from peftx.artifacts.merge import TOLERANCES, MergeReport, merge
@@ -24,6 +25,7 @@ __all__ = [
     "fingerprint",
     "form_of",
     "from_peft",
+    "fuse",
     "load",
     "merge",
     "read_manifest",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from peftx.adapters.host import root_board
 from peftx.adapters.slot import is_reserved
 from peftx.artifacts.sharded import whole
 
@@ -26,12 +27,20 @@ class Fingerprint:
 
 
 def fingerprint(model: nn.Module, skip: Collection[str] = ()) -> Fingerprint:
-    """Fingerprint a model's base parameters and buffers; adapters on it do not count.
+    """Fingerprint a model's base parameters and buffers; adapters on it, or fused into it, do not count.
 
     Args:
         model: the model, adapted or not.
         skip: parameter names left out of `values`: those an adapter replaces whole, such as a new head's.
     """
+    board = root_board(model)
+    if board is None:
+        return _of(model, skip)
+    with board.unfused():
+        return _of(model, skip)
+
+
+def _of(model: nn.Module, skip: Collection[str]) -> Fingerprint:
     structure, values = hashlib.sha256(), hashlib.sha256()
     skipped = set(skip)
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):

@@ -117,12 +117,14 @@ def merge(
             adapters are then bit for bit what they were.
         AdapterError: no adapter is active, or an attached one is not named.
     """
-    names = names or adapted.active
+    names = names or adapted.fused or adapted.active
     _refuse_names(adapted, names)
     if tolerance is not None and not tolerance >= 0:
         raise AdapterError(f"tolerance must be zero or more, got {tolerance}")
     if not check and probe is not None:
         raise AdapterError("a probe is for a checked merge; leave out either probe= or check=False")
+    if adapted.fused:
+        adapted.activate(*names)
     writer = Writer(adapted, names, keep=check)
     writer.refuse()
     if not check:

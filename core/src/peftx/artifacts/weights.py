@@ -6,7 +6,7 @@ share is changed for all of them when all of them want the same; otherwise those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from peftx.adapters.base import effective_rows, from_canonical, to_canonical
 from peftx.adapters.delta import Delta, Owned, Statistic
+from peftx.adapters.fused import Kept
 from peftx.adapters.handle import Adapted
-from peftx.adapters.slot import BANK, SLOT, Slot, is_reserved
+from peftx.adapters.slot import BANK, SLOT, Slot
+from peftx.artifacts.sparse import entries_of
 from peftx.errors import ArtifactError
+from peftx_kernels import SparseTable, sparse_switch
 
 #: path of a module, the module, and the name it has for the parameter
 Holder = tuple[str, nn.Module, str]
@@ -50,14 +53,12 @@ class Writer:
         #: names of parameters that share their values no longer
         self.untied: list[str] = []
         self.dtypes: set[torch.dtype] = set()
-        self._undo: list[Callable[[], Any]] = []
-        # walking through a model costs about as much as a small merge, so it is done once
-        self._modules = list(adapted.model.named_modules())
+        #: what was there before
+        self.kept = Kept()
+        # walking through a model costs about as much as a small merge, so it is done once, and past the adapters
         self._holders: dict[int, list[Holder]] = {}
         self._work: list[tuple[str, nn.Module, list[Delta]]] = []
-        for path, module in self._modules:
-            if is_reserved(path):
-                continue
+        for path, module in _modules("", adapted.model, set()):
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     self._holders.setdefault(id(parameter), []).append((path, module, name))
@@ -110,12 +111,47 @@ class Writer:
                 return attachment.method_name
         return type(delta).__name__
 
+    def take_sparse(self) -> SparseTable | None:
+        """Take what only changes some entries of weights out of the work, as a table; None where there is no such.
+
+        A weight that is tied, or that changes in another way as well, is left to `write`.
+        """
+        targets: list[Tensor] = []
+        entries: list[tuple[Tensor, Tensor]] = []
+        left: list[tuple[str, nn.Module, list[Delta]]] = []
+        for path, module, deltas in self._work:
+            rest = deltas
+            for name in dict.fromkeys(delta.site.weight for delta in deltas):
+                group = [delta for delta in rest if delta.site.weight == name]
+                others = [delta for delta in rest if delta.site.weight != name]
+                parameter = module._parameters.get(name)
+                tied = len(self._holders.get(id(parameter), ())) != 1
+                found = (
+                    None
+                    if parameter is None or tied or name in _changed(others)
+                    else entries_of(group, parameter)
+                )
+                if parameter is not None and found is not None:
+                    targets.append(parameter)
+                    entries.append(found)
+                    rest = others
+            if rest:
+                left.append((path, module, rest))
+        self._work = left
+        self.dtypes.update(target.dtype for target in targets)
+        if not targets:
+            return None
+        indices, values = zip(*entries, strict=True)
+        return SparseTable(targets, indices, values)
+
     def write(self) -> None:
         """Write every effective value into the base.
 
         Raises:
             ArtifactError: a merged value overflows its dtype (checked with `keep` only).
         """
+        if not self.keep:
+            sparse_switch(None, self.take_sparse())
         shared: dict[int, list[Holder]] = {}
         device = next((p.device for p in self.adapted.model.parameters()), torch.device("cpu"))
         with torch.no_grad(), torch.autocast(device.type, enabled=False):  # float32 means float32
@@ -126,10 +162,7 @@ class Writer:
 
     def restore(self) -> None:
         """Take everything back, bit for bit. Needs `keep`."""
-        with torch.no_grad():
-            for undo in reversed(self._undo):
-                undo()
-        self._undo.clear()
+        self.kept.restore()
 
     def _module(
         self, path: str, module: nn.Module, deltas: list[Delta], shared: dict[int, list[Holder]]
@@ -185,18 +218,14 @@ class Writer:
                 own = nn.Parameter(value.to(parameter.dtype), requires_grad=parameter.requires_grad)
                 made.append((value, own))
             parameters: dict[str, Any] = module._parameters
-            self._undo.append(partial(parameters.__setitem__, name, parameter))
+            self.kept.parameter(module, name)
             parameters[name] = own
             self.untied.append(_key(path, name))
             if self.keep:
                 self._measure(parameter, value, own, _key(path, name), deltas)
 
     def _kept(self, tensor: Tensor) -> Tensor:
-        if not self.keep:
-            return tensor
-        old = tensor.detach().clone()
-        self._undo.append(lambda: tensor.copy_(old))
-        return old
+        return self.kept.tensor(tensor) if self.keep else tensor
 
     def _measure(self, old: Tensor, value: Tensor, new: Tensor, key: str, deltas: Sequence[Delta]) -> None:
         if not torch.isfinite(new).all():
@@ -215,6 +244,15 @@ class Writer:
             ratio = update / size if size else None
             dtype = str(new.dtype).removeprefix("torch.")
             self.drift.setdefault(site.key, SiteDrift(site.key, dtype, ratio, lost))
+
+
+def _modules(path: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    """As `named_modules`, without what adapters hold."""
+    seen.add(id(module))
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in seen and name not in (SLOT, BANK):
+            yield from _modules(_key(path, name), child, seen)
 
 
 def _key(path: str, name: str) -> str:
