@@ -143,10 +143,54 @@ def test_every_plugin_that_imports_torch_is_found_though_the_first_hides_the_oth
     }
 
 
+def ops():
+    return {finding.what: (finding.status, finding.detail) for finding in doctor.kernels()}
+
+
+def test_every_op_says_what_runs_and_why(monkeypatch):
+    from peftx_kernels import table
+
+    monkeypatch.setattr(table, "_setting", "auto,dora_linear=reference")
+    monkeypatch.setattr(table, "why_no_triton", lambda: "there is no CUDA device")
+    found = ops()
+    assert found.keys() == {f"op {op}" for op in table._table}
+    assert found["op lora_linear"] == (
+        "ok",
+        "eager: the fastest composition of library calls, because there is no CUDA device",
+    )
+    assert found["op dora_linear"] == ("ok", "reference: PEFTX_KERNELS=auto,dora_linear=reference")
+    monkeypatch.setattr(table, "why_no_triton", lambda: "")
+    monkeypatch.setattr(table, "interpreting", lambda: False)
+    assert ops()["op lora_linear"][1].startswith("triton or eager: Triton kernels on CUDA tensors where")
+
+
+def test_kernels_that_cannot_run_are_found(peftx, probed, monkeypatch):
+    from peftx_kernels import table
+
+    monkeypatch.setattr(table, "_setting", "triton")
+    monkeypatch.setattr(table, "why_no_triton", lambda: "there is no CUDA device")
+    status, found = report(peftx)
+    what = [name for name in found if name.startswith(("op ", "kernels"))]
+    assert status == 1 and what == ["kernels"] and found["kernels"][0] == "broken"
+    assert found["kernels"][1].startswith("PEFTX_KERNELS asks for the Triton kernels of ")
+    assert "but there is no CUDA device; set PEFTX_KERNELS=auto" in found["kernels"][1]
+
+
 def test_a_wrong_choice_of_kernels_is_found(monkeypatch):
     from peftx_kernels import table
 
-    assert doctor.kernels().status == "ok" and "lora_linear " in doctor.kernels().detail
     monkeypatch.setattr(table, "_setting", "nonsense")
-    finding = doctor.kernels()
+    (finding,) = doctor.kernels()
     assert finding.status == "broken" and "PEFTX_KERNELS=nonsense" in finding.detail
+
+
+def test_a_torch_that_does_not_load_is_no_crash(monkeypatch):
+    from peftx_kernels import table
+
+    def broken():
+        raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(table, "_setting", "auto")
+    monkeypatch.setattr(table, "why_no_triton", broken)
+    (finding,) = doctor.kernels()
+    assert finding.status == "broken" and finding.detail.startswith("libcudart.so.13")

@@ -59,7 +59,7 @@ def command(state: State, as_json: bool) -> None:
         Finding("platform", "ok", f"{platform.platform()}, {os.cpu_count()} processors"),
         Finding("peftx", "ok", __version__),
         *libraries(),
-        kernels(),
+        *kernels(),
         *plugins(registry),
         *folders(),
         *environment(registry),
@@ -88,16 +88,21 @@ def libraries() -> Iterator[Finding]:
             yield Finding(name, "broken", "not installed" if probe.missing else probe.cause)
 
 
-def kernels() -> Finding:
-    """Say which implementation every kernel op uses, or why that cannot be said."""
+def kernels() -> Iterator[Finding]:
+    """Say which implementation every kernel op runs, and why; or why that cannot be said."""
     try:
         from peftx_kernels.table import KernelError, tiers
     except ImportError as error:
-        return Finding("kernels", "broken", str(error))
+        yield Finding("kernels", "broken", str(error))
+        return
     try:
-        return Finding("kernels", "ok", ", ".join(f"{tier.op} {tier.name}" for tier in tiers().values()))
-    except KernelError as error:
-        return Finding("kernels", "broken", str(error))
+        chosen = tiers()
+    except (KernelError, ImportError, OSError) as error:  # the last two: a torch that does not load
+        yield Finding("kernels", "broken", str(error))
+        return
+    for tier in chosen.values():
+        name = f"triton or {tier.name}" if tier.by_call else tier.name
+        yield Finding(f"op {tier.op}", "ok", f"{name}: {tier.reason}")
 
 
 def plugins(registry: Registry) -> Iterator[Finding]:
