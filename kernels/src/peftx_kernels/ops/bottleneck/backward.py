@@ -4,8 +4,9 @@
     weights     G = dU^T Z;  dWu = s dO^T V;  sum_t dO;  dbd = sum_t dU             in fp32, in shares of the rows
 
 With the rows of Wc centred, dU Wc has lost its mean already, and <dZ_t, Z_t> is <dU_t, U_t - b>: the norm's backward
-needs no pass over dZ. Each kernel reads dO and H once from memory; what they hand on, dU and V, is thin. Shares of a
-sum are added up afterwards in a fixed order: no atomics, the same bits in every run.
+needs no pass over dZ. U is rounded, so that number has fewer digits where b is much larger than U - b. Each kernel
+reads dO and H once from memory; what they hand on, dU and V, is thin. Shares of a sum are added up afterwards in a
+fixed order: no atomics, the same bits in every run.
 """
 
 from __future__ import annotations
