@@ -30,6 +30,7 @@ LIMITS = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 #: modules with a `kernels` function
 MODULES: tuple[str, ...] = (
     "peftx_kernels.ops.lora_linear.triton",
+    "peftx_kernels.ops.dora_linear.triton",
     "peftx_kernels.ops.snell_linear.compiled",
     "peftx_kernels.ops.grouped_lora.compiled",
     "peftx_kernels.ops.sparse_switch.triton",

@@ -58,6 +58,7 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
         ("lora_linear", "lora_linear"),
         ("lora_linear_slices", "lora_linear"),
         ("dora_linear", "dora_linear"),
+        ("dora_norm", "dora_linear"),
         ("snell_linear", "snell_linear"),
         ("snell_update", "snell_linear"),
         ("grouped_lora", "grouped_lora"),
@@ -69,6 +70,8 @@ _table: dict[str, dict[str, str | Callable[..., Any]]] = {
 _TRITON: dict[str, str] = {
     "lora_linear": f"{_OPS}.lora_linear.triton",
     "lora_linear_slices": f"{_OPS}.lora_linear.triton",
+    "dora_linear": f"{_OPS}.dora_linear.triton",
+    "dora_norm": f"{_OPS}.dora_linear.triton",
     "snell_linear": f"{_OPS}.snell_linear.triton",
     "snell_update": f"{_OPS}.snell_linear.triton",
     "grouped_lora": f"{_OPS}.grouped_lora.triton",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftx_kernels import dora_norm, row_sq
+from peftx_kernels import dora_norm, row_sq, use
 
 
 def error(got: Tensor, want: Tensor) -> float:
@@ -77,3 +77,12 @@ def test_registered_operator() -> None:
         (weight.bfloat16(), a, b),
     ):
         torch.library.opcheck(torch.ops.peftx.dora_norm.default, (row_sq(args[0]), *args, 0.5))
+
+
+def test_the_reference_is_dense() -> None:
+    use("reference")
+    for dtype, bound in ((torch.float32, 1e-6), (torch.float64, 1e-12), (torch.bfloat16, 1e-6)):
+        weight, a, b = draw(12, 9, 2, dtype)
+        assert error(dora_norm(row_sq(weight), weight, a, b, 0.5), dense(weight, a, b, 0.5)) < bound
+        assert torch.equal(dora_norm(row_sq(weight), weight, a, 0 * b, 0.5), row_sq(weight).sqrt())
+    assert (dora_norm(row_sq(0 * weight), 0 * weight, a, 0 * b, 1.0) == 1e-12).all()

@@ -123,6 +123,22 @@ def test_cached_row_lengths_change_nothing() -> None:
     assert torch.equal(cached, dora_linear(*given.values(), 1.0))
 
 
+def test_a_kept_norm_changes_nothing_and_is_not_measured_again() -> None:
+    given = tensors((4,), 8, 6, 2, torch.float32)
+    norm = dora_norm(row_sq(given["weight"]), given["weight"], given["a"], given["b"], 1.0)
+    plain = dora_linear(*given.values(), 1.0)
+    with Work(least=0) as work:
+        kept = dora_linear(*given.values(), 1.0, norm=norm)
+    assert torch.equal(kept, plain) and "sqrt_" not in work.calls and "linalg_vector_norm" not in work.calls
+    assert (
+        sum(name in ("mm", "addmm", "addmm_", "linear") for name in work.calls) == 3
+    )  # those of lora_linear
+    doubled = dora_linear(*given.values(), 1.0, norm=2 * norm)
+    assert error(2 * (doubled - given["bias"]), plain - given["bias"]) < 1e-6
+    with pytest.raises(ValueError, match=r"norm has shape \(5,\); a weight \(6, 8\) needs \(6,\)"):
+        dora_linear(*given.values(), 1.0, norm=norm[:5])
+
+
 def test_gates_near_zero_keep_their_gradient() -> None:
     given = tensors((40,), 16, 6, 2, torch.float32)
     with torch.no_grad():
@@ -237,12 +253,15 @@ def test_kept_bytes(kept_bytes: Callable[..., int]) -> None:
 
 
 class Work(TorchDispatchMode):
-    def __init__(self) -> None:
+    """Calls on tensors of at least so many entries."""
+
+    def __init__(self, least: int = 14 * 8) -> None:
         super().__init__()
+        self.least = least
         self.calls: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if max((t.numel() for t in args if isinstance(t, Tensor)), default=0) >= 14 * 8:
+        if max((t.numel() for t in args if isinstance(t, Tensor)), default=0) >= self.least:
             self.calls.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from peftx_kernels.context import autocast_off, is_tracing, wide
 
-__all__ = ["dora_norm", "row_sq"]
+__all__ = ["CANCELLED", "dora_norm", "row_sq"]
 
-_CANCELLED = 2.1e-4
+CANCELLED = 2.1e-4
 """Rows below this share of ||W||^2 are formed densely. The published guard is n^2 < 1e-4 (base + gram). As n is at
 least |sqrt(base) - sqrt(gram)|, that guard needs gram < 1.03 base and so implies n^2 < 2.1e-4 base, which needs no
 gram of its own."""
@@ -53,8 +53,8 @@ def _dora_norm(weight_sq: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: f
         terms = _widened_product(a, weight).addmm_(a @ a.t(), b.t(), beta=2 * scale, alpha=scale * scale)
         squares = terms.mul_(b.t()).sum(0).add_(weight_sq)
         # Written so that NaN, which a zero row of W gives here, takes the careful way.
-        if not (squares / weight_sq).min().item() >= _CANCELLED:
-            rows = (squares < _CANCELLED * weight_sq).nonzero().squeeze(1)
+        if not (squares / weight_sq).min().item() >= CANCELLED:
+            rows = (squares < CANCELLED * weight_sq).nonzero().squeeze(1)
             dense = torch.addmm(weight[rows].to(high), b[rows], a, alpha=scale)
             squares[rows] = row_sq(dense)
             squares.clamp_(min=_EPS * _EPS)

@@ -25,7 +25,7 @@ from peftx_kernels.context import autocast_off, is_checkpointing, is_tracing
 from peftx_kernels.ops.dora_linear.norm import dora_norm, row_sq
 from peftx_kernels.ops.lora_linear.op import lora_linear, recompute_product
 
-__all__ = ["dora_linear"]
+__all__ = ["check_shapes", "dora_linear", "dora_norm", "smallest_gate"]
 
 # Dividing by a gate g scales the rounding of y by 1 / g: below these, the unscaled product is kept instead.
 _SMALLEST_GATE = {torch.float64: 1e-3, torch.float32: 1e-2}
@@ -43,16 +43,15 @@ def dora_linear(
     scale: float,
     *,
     weight_sq: Tensor | None = None,
+    norm: Tensor | None = None,
     dropout: float = 0.0,
     training: bool = False,
     source: ActivationSource | None = None,
 ) -> Tensor:
     """See ``peftx_kernels.dora_linear``."""
-    if magnitude.shape != weight.shape[:1]:
-        raise ValueError(
-            f"magnitude has shape {tuple(magnitude.shape)}; a weight {tuple(weight.shape)} needs ({weight.shape[0]},)"
-        )
-    norm = dora_norm(row_sq(weight) if weight_sq is None else weight_sq, weight, a, b, scale)
+    check_shapes(weight, magnitude, norm)
+    if norm is None:
+        norm = dora_norm(row_sq(weight) if weight_sq is None else weight_sq, weight, a, b, scale)
     tracing = is_tracing()
     inner = lora_linear(
         x, weight, bias, a, b, scale, dropout=dropout, training=training, source=None if tracing else source
@@ -67,6 +66,20 @@ def dora_linear(
     if bias is not None:
         y = y + (1 - gate) * bias
     return y.to(inner.dtype)
+
+
+def check_shapes(weight: Tensor, magnitude: Tensor, norm: Tensor | None) -> None:
+    """Raise ValueError where there is not one magnitude, and one norm if any, for every row."""
+    for name, given in (("magnitude", magnitude), ("norm", norm)):
+        if given is not None and given.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{name} has shape {tuple(given.shape)}; a weight {tuple(weight.shape)} needs ({weight.shape[0]},)"
+            )
+
+
+def smallest_gate(dtype: torch.dtype) -> float:
+    """Return the smallest gate that an output of that type is divided by: 1 / g is how rounding is scaled."""
+    return _SMALLEST_GATE.get(dtype, _SMALLEST_GATE_HALF)
 
 
 class _RowScale(torch.autograd.Function):
@@ -115,7 +128,7 @@ class _RowScale(torch.autograd.Function):
 
 def _divisible(gate: Tensor, dtype: torch.dtype) -> bool:
     """Return whether every gate can be divided by; trained ones lie near 1, so negative ones are not told apart."""
-    return gate.is_meta or gate.min().item() >= _SMALLEST_GATE.get(dtype, _SMALLEST_GATE_HALF)
+    return gate.is_meta or gate.min().item() >= smallest_gate(dtype)
 
 
 def _column_dot(d_y: Tensor, value: Tensor, high: torch.dtype) -> tuple[Tensor, Tensor | None]:
