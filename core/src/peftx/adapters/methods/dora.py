@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from peftx.adapters.base import Base
 from peftx.adapters.delta import Delta
 from peftx.adapters.methods.lora import _LINEAR, LoRA, LoRADelta
+from peftx.adapters.methods.row_lengths import RowLengths
 from peftx.adapters.site import Site
 from peftx.config.methods import DoRAConfig, LoRAConfig
 from peftx.errors import AdapterError
-from peftx_kernels import dora_linear, dora_norm, row_sq
+from peftx_kernels import dora_linear, row_sq
 
 __all__ = ["DoRA", "DoRADelta"]
 
@@ -27,8 +27,10 @@ class DoRADelta(LoRADelta):
 
     m (out,) starts as the row norms of W, so training starts at the base model. Rows are those of the canonical
     weight: outputs of a layer, kernels of a convolution, and the width of an embedding (its norm runs over the
-    vocabulary). The norm is computed in float32 from thin factors (``||W||^2`` of the rows is kept while W stays
-    as it is), never from a dense B A on the linear path.
+    vocabulary). The norm is computed in float32 from thin factors, never from a dense B A on the linear path, and
+    once for each state of W, A and B: not again for a further micro-batch, nor where a checkpoint repeats the forward
+    pass (`RowLengths` says what it notices). After writing through ``.data`` outside of an optimizer's step, call
+    `invalidate`.
 
     With dropout the LoRA term sees the dropped input and the base term does not, as in HF PEFT.
 
@@ -46,11 +48,11 @@ class DoRADelta(LoRADelta):
         # with B = 0 the norm of the forward is this to the last bit, so the first gain is exactly one
         start = row_sq(weight.flatten(1)).clamp_min(1e-24).sqrt()
         self.m = nn.Parameter(start.to(self.parameter_dtype(site.dtype)))
-        self._squares: tuple[weakref.ref[Tensor], Any, Tensor] | None = None
+        self._lengths = RowLengths()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # what is kept belongs to one tensor in memory: neither copied nor saved
-        return self.__dict__ | {"_squares": None}
+    def invalidate(self) -> None:
+        """Measure the rows anew in the next forward pass."""
+        self._lengths.forget()
 
     @classmethod
     def scale_of(cls, site: Site, config: LoRAConfig) -> float:
@@ -63,28 +65,12 @@ class DoRADelta(LoRADelta):
         """R (out + in) + out."""
         return super().param_count(site, config) + site.shape[0]
 
-    def _norm_of(self, squares: Tensor, matrix: Tensor) -> Tensor:
-        return dora_norm(squares, matrix, self.A.to(matrix.device), self.B.to(matrix.device), self.scale)
-
-    def _row_squares(self, matrix: Tensor) -> Tensor:
-        """||W||^2 of every row, kept until W is written to or replaced (writing through ``.data`` goes unnoticed).
-
-        Kept for parameters only: another tensor, such as the weight another adapter made, may be freed and its
-        memory used again.
-        """
-        owner = matrix if matrix._base is None else matrix._base
-        if torch.compiler.is_compiling() or matrix.requires_grad or not isinstance(owner, nn.Parameter):
-            return row_sq(matrix)
-        if owner.is_inference():
-            return row_sq(matrix)
-        stamp = (matrix.data_ptr(), matrix._version, matrix.dtype, matrix.device)
-        if self._squares is None or self._squares[0]() is not owner or self._squares[1] != stamp:
-            self._squares = (weakref.ref(owner), stamp, row_sq(matrix))
-        return self._squares[2]
+    def _norms(self, matrix: Tensor) -> Tensor:
+        return self._lengths.norms(matrix, self.A, self.B, self.scale)
 
     def gain(self, matrix: Tensor) -> Tensor:
         """m / n, shape (out,), float32."""
-        return self.m / self._norm_of(self._row_squares(matrix), matrix).clamp_min(1e-12)
+        return self.m / self._norms(matrix).clamp_min(1e-12)
 
     def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         gain = self.gain(weight.flatten(1)).view(-1, *(1,) * (weight.dim() - 1))
@@ -110,7 +96,7 @@ class DoRADelta(LoRADelta):
                 self.B,
                 self.m,
                 self.scale,
-                weight_sq=self._row_squares(weight),
+                norm=self._norms(weight),
                 **options,
             )
         if base.kind == "embedding" and base.raw and base.module.max_norm is None:
