@@ -190,6 +190,23 @@ def test_where_nothing_is_kept(counted: Counted, monkeypatch: pytest.MonkeyPatch
     assert twice(weight, a, b) == 2
 
 
+def test_after_a_graph_was_recorded_nothing_is_kept(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its replays write to A and B without a word. (Whether one is recorded is asked of CUDA; here it is told.)"""
+    weight, a, b = tensors()
+    lengths = RowLengths()
+    lengths.norms(weight, a, b, 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(row_lengths, "_recording", lambda tensor: True)
+        for _ in range(2):
+            lengths.norms(weight, a, b, 0.5)
+    assert (counted.norms, counted.squares) == (3, 3)
+    for _ in range(2):
+        lengths.norms(weight, a, b, 0.5)
+    assert (counted.norms, counted.squares) == (5, 3)
+
+
 def test_what_inference_kept_serves_training(counted: Counted) -> None:
     adapted, _ = made()
     ids = torch.randint(0, 11, (2, 7))

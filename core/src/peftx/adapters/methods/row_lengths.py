@@ -27,14 +27,15 @@ class RowLengths:
     What is kept belongs to parameters in memory: copies and pickles of this object are empty. Noticed are writes in
     place (versions of tensors), tensors that are replaced or moved, and steps of optimizers, also of those that write
     through ``.data``, provided they are ``torch.optim.Optimizer``. Not noticed is any other write through ``.data``
-    into the same memory: after one, call `forget`. Nothing is kept where a compiler traces or a CUDA graph is
-    recorded, which would freeze it, inside an optimizer's step, for a W that is trained, or for tensors that are not
-    parameters: their memory may be used again.
+    into the same memory: after one, call `forget`. Nothing is kept where a compiler traces, inside an optimizer's step,
+    for a W that is trained, or for tensors that are not parameters (their memory may be used again); nor once a CUDA
+    graph was recorded, whose replays change A and B unseen.
     """
 
     def __init__(self) -> None:
         self._squares: _Kept | None = None
         self._norms: _Kept | None = None
+        self._recorded = False
 
     def __reduce__(self) -> tuple[type[RowLengths], tuple[()]]:
         return RowLengths, ()
@@ -58,7 +59,9 @@ class RowLengths:
         squares = self.squares(matrix)
         factors = a.to(matrix.device), b.to(matrix.device)
         state = _state(matrix, a, b, scale=scale)
-        if state is None or _steps.inside:
+        if not is_tracing() and _recording(matrix):
+            self._recorded = True
+        if state is None or self._recorded or _steps.inside:
             return dora_norm(squares, matrix, *factors, scale)
         if self._norms is None or not self._norms.holds(state):
             _watch_optimizers()
@@ -90,12 +93,12 @@ class _Kept:
 
 def _state(matrix: Tensor, *factors: Tensor, scale: float | None = None) -> _State | None:
     """Return the state of a matrix, or of one with trained factors, or None where nothing may be kept."""
-    if matrix.requires_grad or is_tracing():
-        return None
-    if matrix.is_cuda and torch.cuda.is_current_stream_capturing():
+    if matrix.requires_grad or is_tracing() or _recording(matrix):
         return None
     owners: list[weakref.ref[Tensor]] = []
-    stamps: list[Any] = [scale, _steps.number] if factors else []
+    # what one stream made, another would have to wait for
+    stream = torch.cuda.current_stream(matrix.device).cuda_stream if matrix.is_cuda else 0
+    stamps: list[Any] = [stream, scale, _steps.number if factors else 0]
     for tensor in (matrix, *factors):
         owner = tensor if tensor._base is None else tensor._base
         if not isinstance(owner, nn.Parameter) or owner.is_inference():
@@ -106,8 +109,15 @@ def _state(matrix: Tensor, *factors: Tensor, scale: float | None = None) -> _Sta
     return _State(tuple(owners), tuple(stamps))
 
 
+def _recording(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 class _Steps:
-    """Steps of all optimizers in this process so far, and whether one is under way."""
+    """Steps of all optimizers in this process so far, and whether one is under way.
+
+    After a step that raised, one counts as under way until the next has ended: then nothing is kept.
+    """
 
     number = 0
     inside = False
