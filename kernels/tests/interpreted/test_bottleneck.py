@@ -270,8 +270,9 @@ def test_empty_and_vector_inputs(rows: tuple[int, ...], separate: bool) -> None:
     assert bottleneck(**given, norm_eps=1e-6).shape == (*rows, 6)
 
 
-def test_strided_inputs_and_cotangents() -> None:
-    given = tensors((6, 4), 32, 24, torch.float32)
+@pytest.mark.parametrize("norm", [False, True])
+def test_strided_inputs_and_cotangents(norm: bool) -> None:
+    given = tensors((6, 4), 32, 24, torch.float32, norm=norm)
 
     def leaf(t: Tensor) -> Tensor:
         return t.requires_grad_()
@@ -279,12 +280,12 @@ def test_strided_inputs_and_cotangents() -> None:
     given["h"] = leaf(torch.randn(32, 4, 12).permute(2, 1, 0)[::2])
     given["residual"] = leaf(torch.randn(32, 4, 6).permute(2, 1, 0))
     given["down"], given["up"] = leaf(torch.randn(32, 24).t()), leaf(torch.randn(24, 32).t())
-    for name in ("down_bias", "up_bias", "norm_weight", "norm_bias"):
+    for name in given.keys() & {"down_bias", "up_bias", "norm_weight", "norm_bias"}:
         given[name] = leaf(torch.randn(2 * len(given[name]))[1::2])
     for cotangent in (torch.randn(32, 4, 6).permute(2, 1, 0), torch.ones(1).expand(6, 4, 32)):
         results = []
         for op in (bottleneck, reference.bottleneck):
-            o = op(**given, norm_eps=1e-6)
+            o = op(**given, norm_eps=1e-6 if norm else None)
             results.append([o, *torch.autograd.grad(o, list(given.values()), cotangent)])
         for one, two in zip(*results, strict=True):
             assert relative_error(one, two) < 2e-5
