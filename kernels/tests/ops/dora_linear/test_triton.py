@@ -41,7 +41,9 @@ def test_what_auto_gives_to_the_kernels() -> None:
     with FakeTensorMode():
         for dtype in (torch.float32, bf16):
             weight = torch.empty(770, 768, device="cuda", dtype=dtype)
-            assert fits("dora_norm", weight[:, 0], weight, weight, weight, 1.0)
+            for rank in (8, 384):
+                a, b = torch.empty(rank, 768, device="cuda"), torch.empty(770, rank, device="cuda")
+                assert fits("dora_norm", weight[:, 0], weight, a, b, 1.0) == (dtype is bf16 or rank == 8)
             assert not fits("dora_norm", weight[:, 0].double(), weight.double(), weight, weight, 1.0)
 
 

@@ -100,6 +100,9 @@ def dora_norm(weight_sq: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: fl
 
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_EXACT = 64
+"""The highest rank at which exact products of an fp32 weight, read once, beat the library's and a question to the
+device: an estimate from the cost model, not measured."""
 
 
 def _readable(weight: Tensor) -> Tensor:
@@ -111,8 +114,9 @@ def _readable(weight: Tensor) -> Tensor:
 def fits(name: str, *given: Any, **options: Any) -> bool:
     """Return whether the kernels are for this call: on a GPU; the layer in half precision, from a size on."""
     if name == "dora_norm":
-        weight: Tensor = given[1]
-        return weight.is_cuda and runs_here(weight, weight) and weight.dtype in _TYPES
+        weight, a = given[1:3]
+        runs = weight.is_cuda and runs_here(weight, weight) and weight.dtype in _TYPES
+        return runs and (weight.dtype is not torch.float32 or a.shape[0] <= _EXACT)
     x, weight = given[:2]
     if not x.is_cuda or not runs_here(x, weight) or compute_dtype(x) is torch.float32:
         return False
