@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import peftx
-from peftx.adapters import KINDS
-from peftx.adapters.survey import base_modules, parameter_sites, weight_sites
+from peftx.adapters import KINDS, AdapterMethod, Delta, Site
+from peftx.adapters.survey import base_modules, norm_sites, parameter_sites, weight_sites
 
 
 def test_every_parameter_is_one_site(case: Any) -> None:
@@ -148,3 +148,64 @@ def test_sequence_first_models_say_so(case_of: Callable[[str], Any]) -> None:
     assert dims["trunk.encoder.layers.0.linear1"] == 1
     assert dims["trunk.encoder.layers.0.self_attn.in_proj[q]"] == 1
     assert {s.batch_dim for s in weight_sites(case_of("encoder").build())} == {0}
+
+
+class Responses(nn.Module):
+    """Is called a norm, and ends in no product with its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+
+def test_normalisations_are_sites_with_their_bias() -> None:
+    norms = {
+        "layer": nn.LayerNorm(4),
+        "group": nn.GroupNorm(2, 4),
+        "batch": nn.BatchNorm2d(4),
+        "rms": nn.RMSNorm(4),
+        "shiftless": nn.LayerNorm(4, bias=False),
+        "bare": nn.LayerNorm(4, elementwise_affine=False),
+        "responses": Responses(),
+    }
+    sites = {site.key: site for site in norm_sites(nn.ModuleDict(norms))}
+    assert set(sites) == {"layer", "group", "batch", "rms", "shiftless"}
+    assert {site.kind for site in sites.values()} == {"norm"} and not any(s.product for s in sites.values())
+    assert [key for key, site in sites.items() if site.bias is None] == ["rms", "shiftless"]
+    assert all(site.weight == "weight" and site.shape == (4,) for site in sites.values())
+
+
+class Shifted(Delta):
+    """The least a method on normalisations needs: it is given weight and bias, and gives both back."""
+
+    changes_bias = True
+
+    def __init__(self, site: Site, config: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__(site)
+        assert bias is None or bias.shape == weight.shape
+        self.gain = nn.Parameter(torch.full_like(weight, 2.0))
+
+    def effective(
+        self, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return weight * self.gain, None if bias is None else bias + self.gain
+
+    @staticmethod
+    def param_count(site: Site, config: Any) -> int:
+        return site.numel
+
+
+class OfNorms(AdapterMethod):
+    Delta = Shifted
+    kinds = ("linear", "norm")
+
+
+def test_a_method_may_take_normalisations_by_role_and_by_name() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4))
+    x = torch.randn(5, 3)
+    want = 2 * model[1](model[0](x)) + 2
+    adapted = peftx.attach(model, OfNorms, targets=["norm"], also_train=[])
+    assert adapted.attachment().plan.keys == ("1", "2")
+    assert torch.allclose(model[1](model[0](x)), want, atol=1e-6)
+    adapted.detach()
+    assert peftx.attach(model, OfNorms, targets=["1"], also_train=[]).attachment().plan.keys == ("1",)

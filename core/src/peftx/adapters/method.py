@@ -17,7 +17,7 @@ from peftx.adapters.delta import Delta
 from peftx.adapters.schedule import Schedule
 from peftx.adapters.select import select_parameters, select_sites
 from peftx.adapters.site import Site, SitePlan
-from peftx.adapters.survey import parameter_sites, weight_sites
+from peftx.adapters.survey import norm_sites, parameter_sites, weight_sites
 from peftx.config.adapter import AdapterConfig
 from peftx.errors import SelectionError
 
@@ -64,6 +64,8 @@ class AdapterMethod:
         """
         owned = {(site.module, site.weight) for site in self.owned(model, config)}
         sites = weight_sites(model)
+        if "norm" in self.kinds:
+            sites = [*sites, *norm_sites(model)]
         if "activation" in self.kinds:
             sites = [*sites, *activation_sites(model)]
         strict = is_chosen(config, "targets")

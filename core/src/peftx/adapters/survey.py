@@ -18,7 +18,7 @@ from peftx.adapters.site import Site
 from peftx.adapters.slot import is_reserved
 from peftx.adapters.surveying import kept
 
-__all__ = ["STATISTICS", "base_modules", "parameter_sites", "statistic_sites", "weight_sites"]
+__all__ = ["STATISTICS", "base_modules", "norm_sites", "parameter_sites", "statistic_sites", "weight_sites"]
 
 _LAYERS: tuple[tuple[type, str], ...] = (
     (nn.Linear, "linear"),
@@ -26,6 +26,8 @@ _LAYERS: tuple[tuple[type, str], ...] = (
     (nn.Conv2d, "conv2d"),
     (nn.Embedding, "embedding"),
 )
+#: normalisations whose last step is ``weight * x + bias``; one that only looks alike (GRN, Gemma's 1 + weight) is none
+_AFFINE = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 
 
 _roles = kept(roles_of)
@@ -171,6 +173,37 @@ def _attention_sites(path: str, module: nn.MultiheadAttention, hit: RoleHit | No
                 weight=f"{part}_proj_weight",
                 **{**common, "bias": None},
             )
+
+
+@kept
+def norm_sites(model: nn.Module) -> list[Site]:
+    """One site for every normalisation layer that ends in ``weight * x + bias``: the weight, with the bias beside it.
+
+    The layer's own forward runs and reads both, so no delta owns the product.
+    """
+    hits = _roles(model)
+    found: list[Site] = []
+    for path, module in base_modules(model):
+        weight: Any = module._parameters.get("weight")
+        if weight is None or not isinstance(module, _AFFINE):
+            continue
+        hit = hits.get(path) or RoleHit(role="norm")
+        found.append(
+            Site(
+                key=path,
+                module=path,
+                kind="norm",
+                role=hit.role,
+                shape=tuple(weight.shape),
+                dtype=weight.dtype,
+                weight="weight",
+                bias="bias" if module._parameters.get("bias") is not None else None,
+                group=hit.group,
+                batch_dim=0 if hit.batch_first else 1,
+                product=False,
+            )
+        )
+    return found
 
 
 @kept
