@@ -60,6 +60,16 @@ def peftx_methods() -> Iterator[MethodSpec]:
         needs=Needs(sites=_SNELL_SITES),
         size="rank",
     )
+    yield MethodSpec(
+        name="vision.ssf",
+        summary="SSF: the output of every layer scaled and shifted by channel; merges exactly",
+        target="peftx_vision.methods.ssf:SSF",
+        config="peftx_vision.config.ssf:SSFConfig",
+        paper="arXiv:2210.08823",
+        licence="Apache-2.0",
+        tags=("features",),
+        needs=Needs(sites=("linear", "linear_t", "conv1d", "conv2d", "packed_attention", "norm")),
+    )
 
 
 @hookimpl
