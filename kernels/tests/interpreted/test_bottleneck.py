@@ -322,6 +322,10 @@ def test_the_norm_of_uncommon_rows(kind: str) -> None:
         compare(given, times=2 if kind == "outlier" else 1)
 
 
+def test_what_is_added_to_the_variance() -> None:
+    compare(tensors((9,), 20, 8, torch.float32), norm_eps=0.3)
+
+
 def test_rows_of_small_deviation_do_not_overflow() -> None:
     """In fp16 dU / deviation is more than 65504 here; dH, which has lost the deviation's part, is not."""
     given = tensors((9,), 32, 16, torch.float16, separate=False)
