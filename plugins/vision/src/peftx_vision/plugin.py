@@ -70,6 +70,17 @@ def peftx_methods() -> Iterator[MethodSpec]:
         tags=("features",),
         needs=Needs(sites=("linear", "linear_t", "conv1d", "conv2d", "packed_attention", "norm")),
     )
+    yield MethodSpec(
+        name="vision.hydra",
+        summary="Hydra: a low-rank branch beside a layer and one behind it; merges exactly",
+        target="peftx_vision.methods.hydra:Hydra",
+        config="peftx_vision.config.hydra:HydraConfig",
+        paper="arXiv:2309.06922",
+        licence="Apache-2.0",
+        tags=("low-rank",),
+        needs=Needs(sites=("linear", "linear_t", "packed_attention")),
+        size="rank",
+    )
 
 
 @hookimpl
