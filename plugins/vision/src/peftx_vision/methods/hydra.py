@@ -50,8 +50,10 @@ class HydraDelta(Delta):
 
         self.A_p, self.B_p = zeros(rank, width), zeros(out, rank)
         self.A_s, self.B_s = zeros(rank, out), zeros(out, rank)
-        self.a_p, self.a_s = (None, None) if bias is None else (zeros(rank), zeros(rank))
-        self.c_p, self.c_s = (None, None) if bias is None else (zeros(out), zeros(out))
+        self.a_p = None if bias is None else zeros(rank)
+        self.a_s = None if bias is None else zeros(rank)
+        self.c_p = None if bias is None else zeros(out)
+        self.c_s = None if bias is None else zeros(out)
         for first in (self.A_p, self.A_s):
             if config.init == "xavier":
                 nn.init.xavier_uniform_(first)
