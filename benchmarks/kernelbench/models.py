@@ -146,6 +146,7 @@ def sparse_switch(device: torch.device, card: Card, repeats: int) -> Iterator[Ro
             partial(artifacts.fuse, adapted, "b"),
             adapted.unfuse,
         ),
+        "scatter_ alone": _by_scatter(weights, tables),  # last: nothing is put back
     }
     cost = cost_of_switch(values, share, 4)
     for name, steps in acts.items():
@@ -175,6 +176,20 @@ def _by_indexing(weights: list[Any], tables: list[Any]) -> tuple[Callable[[], An
         kept.clear()
 
     return partial(on, 0), lambda: (off(0), on(1)), partial(off, 1)
+
+
+def _by_scatter(weights: list[Any], tables: list[Any]) -> tuple[Callable[[], Any], ...]:
+    """The least that library calls can do: values are written, nothing is read or kept."""
+    parts = [
+        list(zip(weights, t.parts_of(t.indices.long()), t.parts_of(t.values), strict=True)) for t in tables
+    ]
+
+    @torch.no_grad()
+    def write(which: int) -> None:
+        for weight, at, value in parts[which]:
+            weight.view(-1).scatter_(0, at, value)
+
+    return partial(write, 0), lambda: (write(0), write(1)), partial(write, 1)
 
 
 def _in_turn(steps: tuple[Callable[[], Any], ...], device: torch.device, repeats: int) -> list[Times]:

@@ -13,8 +13,8 @@ __all__ = ["Row", "judged", "table", "to_dict"]
 class Row:
     """A figure of one variant of one case.
 
-    `best` is the roofline's, in the same unit, where there is one; `over` the median ratio to the composition, repeat by
-    repeat, so that what slows both down for a while does not count.
+    `best` is the roofline's, in the same unit, where there is one; `over` the median ratio to the composition, repeat
+    by repeat, so that what slows both down for a while does not count.
     """
 
     part: str
