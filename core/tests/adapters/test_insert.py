@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,8 +104,6 @@ class Parallel(_method("tap")):  # type: ignore[misc]
     """Reads the residual stream in front of the norm."""
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
-        from dataclasses import replace
-
         sites = super().plan(model, config)
         return SitePlan(tuple(replace(s, read=s.module.replace("mlp", "norm")) for s in sites))
 
@@ -138,6 +137,107 @@ def test_a_tap_reads_another_module() -> None:
     adapted.detach()
     assert torch.equal(model(x), y)
     assert not any(hasattr(type(m), "_peftx_base") for m in model.modules())
+
+
+class Beside(_method("tap")):  # type: ignore[misc]
+    """Reads the stream in front of the norm and writes behind the block."""
+
+    def plan(self, model: nn.Module, config: Any) -> SitePlan:
+        sites = super().plan(model, config)
+        return SitePlan(tuple(replace(s, read=f"{s.module}.norm") for s in sites))
+
+
+def test_a_tap_reads_a_module_within() -> None:
+    model, x = _model(), torch.randn(3, 3, 6)
+    bare, y = copy.deepcopy(model), model(x)
+    adapted = peftx.attach(model, Beside, targets=["block"])
+    assert adapted.attachment().plan.keys == ("0", "1")
+    _randomise(adapted)
+    expected: Any = x
+    for index, block in enumerate(bare):  # type: ignore[arg-type]
+        insert: Any = model[index].peftx["default"]["insert"]  # type: ignore[index,union-attr]
+        expected = block(expected) + insert.c * expected
+    z = model(x)
+    torch.testing.assert_close(z, expected)
+    assert model[0].peftx["default"]["insert"]._tapped is None  # type: ignore[index,union-attr]
+    with adapted.per_sample(["default", None, "default"]), torch.no_grad():
+        torch.testing.assert_close(model(x), torch.stack([z[0], y[1], z[2]]))
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(x), z)
+    z.square().sum().backward()
+    plain = [p.grad.clone() for p in adapted.parameters() if p.grad is not None]
+    for parameter in adapted.parameters():
+        parameter.grad = None
+    h = x
+    for block in model:  # type: ignore[attr-defined]
+        h = checkpoint(block, h, use_reentrant=False)
+    h.square().sum().backward()
+    torch.testing.assert_close([p.grad for p in adapted.parameters()], plain)
+    adapted.detach()
+    assert torch.equal(model(x), y)
+
+
+def test_one_operation_may_add_and_insert() -> None:
+    class Fused(Scale):
+        def add(self, y: Tensor, x: Tensor) -> Tensor:
+            return torch.addcmul(y, x, self.c)
+
+        def insert(self, x: Tensor) -> Tensor:
+            raise AssertionError("add is asked")
+
+    model, x = _model(), torch.randn(2, 3, 6)
+    for method in (_method("output"), _method("input", "input"), Parallel):
+        adapted = peftx.attach(model, method)
+        _randomise(adapted)
+        want = model(x)
+        state = {key: value.detach().clone() for key, value in adapted.tensors().items()}
+        adapted.detach()
+        fused = type(
+            "M",
+            (method,),
+            {"Delta": type("F", (Fused,), {"read": method.Delta.read, "write": method.Delta.write})},
+        )
+        adapted = peftx.attach(model, fused)
+        with torch.no_grad():
+            for key, value in adapted.tensors().items():
+                value.copy_(state[key])
+        torch.testing.assert_close(model(x), want)
+        adapted.detach()
+
+
+class Convolving(nn.Module):
+    """A block that keeps its channels second, as ConvNeXt's, and four of them beside four rows and columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_dw, self.norm, self.mlp = (
+            nn.Conv2d(4, 4, 3, padding=1, groups=4),
+            nn.LayerNorm(4),
+            nn.Sequential(),
+        )
+        self.mlp.fc1, self.mlp.fc2 = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(self.conv_dw(x).movedim(1, -1))).movedim(-1, 1)
+
+
+@pytest.mark.parametrize(("read", "write"), list(POINTS))
+def test_the_features_are_where_the_block_keeps_them(read: str, write: str) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Convolving(), Convolving()).eval(), torch.randn(3, 4, 4, 4)
+    assert [site.channel_dim for site in activation_sites(model) if site.role == "block"] == [1, 1]
+    assert {site.channel_dim for site in activation_sites(model) if site.role == "mlp"} == {-1}
+    bare = copy.deepcopy(model)
+    adapted = peftx.attach(model, _method(read, write), targets=["block"])
+    _randomise(adapted)
+    expected: Any = x
+    for index, block in enumerate(bare):
+        c = model[index].peftx["default"]["insert"].c  # type: ignore[index,union-attr]
+        expected = POINTS[read, write](block, expected, c[:, None, None])
+    torch.testing.assert_close(model(x), expected)
+    with adapted.per_sample(["default", None, None]):
+        mixed = model(x)
+    torch.testing.assert_close(mixed, torch.cat([expected[:1], bare(x)[1:]]))
 
 
 def test_they_compose_with_weights_and_mix() -> None:

@@ -51,7 +51,7 @@ def activation_sites(model: nn.Module) -> list[Site]:
             block = _block(path or _common(modules), layers)
             rest = (site for site in layers if _part(site) == "mlp" and site.group != group)
             if block and block not in found and not any(_inside(site.module, block) for site in rest):
-                found[block] = _site(block, "block", "", end)
+                found[block] = _site(block, "block", "", end, _channel_dim(block, layers))
     return sorted(found.values(), key=lambda site: site.key)
 
 
@@ -76,6 +76,13 @@ def _block(path: str, layers: Sequence[Site]) -> str:
     return above
 
 
+def _channel_dim(block: str, layers: Sequence[Site]) -> int:
+    """Where a block keeps its channels: last, unless convolutions do the mixing in it (ConvNeXt)."""
+    inside = [site for site in layers if _inside(site.module, block)]
+    mixes = any(_part(site) in ("attention", "cross_attention") for site in inside)
+    return 1 if not mixes and any(site.kind == "conv2d" for site in inside) else -1
+
+
 def _common(paths: Iterable[str]) -> str:
     split = [path.split(".") for path in paths]
     shared: list[str] = []
@@ -90,7 +97,7 @@ def _inside(path: str, parent: str) -> bool:
     return path == parent or path.startswith(f"{parent}.")
 
 
-def _site(path: str, role: str, group: str, end: Site) -> Site:
+def _site(path: str, role: str, group: str, end: Site, channel_dim: int = -1) -> Site:
     return Site(
         key=path,
         module=path,
@@ -102,4 +109,5 @@ def _site(path: str, role: str, group: str, end: Site) -> Site:
         group=group,
         batch_dim=end.batch_dim,
         product=False,
+        channel_dim=channel_dim,
     )

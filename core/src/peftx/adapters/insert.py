@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -34,17 +34,20 @@ class Insert(Delta):
     input  output ``f(x) + g(x)``   (parallel)
     output output ``y + g(y)``, y = f(x)   (sequential)
     input  input  ``f(x + g(x))``
-    tap    output ``f(x) + g(t)``, t the input of `Site.read`, a module that runs before
+    tap    output ``f(x) + g(t)``, t the input of `Site.read`, a module that runs before f or within
     ====== ====== =====================================
 
-    Whatever does not fit overrides `around`, which is given the module's call and may change everything: prepend tokens
-    and cut them off again, skip the call, run it twice. Activations are (B, T, D) or (..., D).
+    `add` is the sum, for a class that has one operation for it and the insert. Whatever does not fit overrides
+    `around`, which is given the module's call and may change everything: prepend tokens and cut them off again, skip
+    the call, run it twice. `insert` and `add` see activations (B, T, D) or (..., D), also where the module keeps its
+    channels elsewhere (`Site.channel_dim`); what a tap reads has its features last.
 
     The insert cannot be written into the weights (`merges` is False), and `effective` does not exist.
     """
 
-    read: ClassVar[Literal["input", "output", "tap"]] = "output"
-    write: ClassVar[Literal["input", "output"]] = "output"
+    #: of the class, or set by the constructor where a configuration chooses
+    read: Literal["input", "output", "tap"] = "output"
+    write: Literal["input", "output"] = "output"
 
     #: what the tap at `Site.read` saw last
     _tapped: Tensor | None = None
@@ -57,30 +60,44 @@ class Insert(Delta):
         """What is added at the write point."""
         raise NotImplementedError(f"{type(self).__name__} must implement insert(x) or around(call, ...)")
 
+    def add(self, y: Tensor, x: Tensor) -> Tensor:
+        """``y + insert(x)``: the stream at the write point and what is read, features last; x is y itself in sequence.
+
+        The default rounds what is added to the dtype of y. An override gives the same, in that dtype.
+        """
+        return y + self.insert(x).to(y.dtype)
+
     def around(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run the module: `call` is its own forward, with the inserts of earlier adapters already around it."""
         if self.read == "input":
-            x = main_input(args, kwargs)
+            x = self._last(main_input(args, kwargs))
             if self.write == "input":
-                args, kwargs = with_input(args, kwargs, x + self.insert(x).to(x.dtype))
+                args, kwargs = with_input(args, kwargs, self._back(self.add(x, x)))
                 return call(*args, **kwargs)
-            added = self.insert(x)
+            added = self._back(self.insert(x))  # before the call, which may write to its input
             result = call(*args, **kwargs)
             y = main_output(result)
             return with_output(result, y + added.to(y.dtype))
-        if self.read == "tap":
-            tapped, self._tapped = self._tapped, None
-            if tapped is None:
-                raise AdapterError(
-                    f"{self.site.key} was run, but {self.site.read}, where its adapter reads, was not run before it; "
-                    "run the whole model, and with activation checkpointing both in one checkpointed part"
-                )
-            result = call(*args, **kwargs)
-            y = main_output(result)
-            return with_output(result, y + self.insert(tapped).to(y.dtype))
         result = call(*args, **kwargs)
-        y = main_output(result)
-        return with_output(result, y + self.insert(y).to(y.dtype))
+        y = self._last(main_output(result))
+        return with_output(result, self._back(self.add(y, self._taken() if self.read == "tap" else y)))
+
+    def _last(self, x: Tensor) -> Tensor:
+        at = self.site.channel_dim
+        return x if at == -1 else x.movedim(at, -1)
+
+    def _back(self, x: Tensor) -> Tensor:
+        at = self.site.channel_dim
+        return x if at == -1 else x.movedim(-1, at)
+
+    def _taken(self) -> Tensor:
+        tapped, self._tapped = self._tapped, None
+        if tapped is None:
+            raise AdapterError(
+                f"{self.site.key} was run, but {self.site.read}, where its adapter reads, was not run before it; "
+                "run the whole model, and with activation checkpointing both in one checkpointed part"
+            )
+        return tapped
 
     def tap(self, x: Tensor) -> None:
         """Called before `Site.read` runs, with its input."""

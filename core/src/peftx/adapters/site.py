@@ -57,8 +57,10 @@ class Site:
     product: bool = True
     #: path of the module that reads the weight without calling the site's module, if one does
     reader: str | None = None
-    #: of an activation site: path of an earlier module whose input the insert reads
+    #: of an activation site: path of a module before it or within, whose input the insert reads
     read: str | None = None
+    #: of an activation site: the dimension of its features
+    channel_dim: int = -1
 
     @property
     def label(self) -> str:
