@@ -17,6 +17,7 @@ from peftx_kernels.ops.dora_linear.launch import dora_gradients
 from peftx_kernels.ops.lora_linear import launch
 from peftx_kernels.testing import TOLERANCES, errors, relative_error
 
+F32 = torch.float32
 NAMES = ("x", "weight", "bias", "a", "b", "magnitude")
 
 
@@ -58,6 +59,15 @@ def identity(t: Tensor) -> Tensor:
     return t
 
 
+def halved(t: Tensor) -> Tensor:
+    return -0.5 * t
+
+
+def halved_(t: Tensor) -> Tensor:
+    """In place; unlike relu_, which leaves alone what has a gradient."""
+    return t.mul_(-0.5)
+
+
 @pytest.mark.parametrize("hooks", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_output_may_be_changed_in_place(hooks: bool, rate: float, route: str) -> None:
@@ -66,32 +76,32 @@ def test_output_may_be_changed_in_place(hooks: bool, rate: float, route: str) ->
         given["magnitude"][0] *= 1e-3
     inputs = list(given.values())
 
-    def run(relu: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    def run(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
         torch.manual_seed(1)
         with torch.autograd.graph.saved_tensors_hooks(identity, identity) if hooks else torch.enable_grad():
-            y = relu(dora_linear(*inputs, 0.7, dropout=rate, training=True))
+            y = change(dora_linear(*inputs, 0.7, dropout=rate, training=True))
         return torch.autograd.grad(y.sum(), inputs)
 
-    for one, two in zip(run(torch.relu_), run(torch.relu), strict=True):
-        assert relative_error(one, two) < 1e-5
+    for changed, plain in ((torch.relu_, torch.relu), (halved_, halved)):
+        for one, two in zip(run(changed), run(plain), strict=True):
+            assert relative_error(one, two) < 1e-5
 
 
-@pytest.mark.parametrize("change", [torch.relu, torch.relu_], ids=["kept", "in place"])
+@pytest.mark.parametrize("change", [halved, halved_], ids=["kept", "in place"])
 def test_under_checkpointing(change: Callable[[Tensor], Tensor]) -> None:
     given = tensors((9,), 8, 5, 2, torch.float32)
-    results = []
-    for checked in (False, True):
-        torch.manual_seed(1)
 
-        def block(*tensors: Tensor) -> Tensor:
-            h = F.gelu(tensors[0])
-            source = activation_source(h)
-            y = change(dora_linear(h, *tensors[1:], 0.7, dropout=0.5, training=True, source=source))
-            return dora_linear(y, tensors[1].t(), None, tensors[4].t(), tensors[3].t(), torch.ones(8), 0.7)
+    def block(change: Callable[[Tensor], Tensor], *tensors: Tensor) -> Tensor:
+        h = F.gelu(tensors[0])
+        source = activation_source(h)
+        y = change(dora_linear(h, *tensors[1:], 0.7, dropout=0.5, training=True, source=source))
+        return dora_linear(y, tensors[1].t(), None, tensors[4].t(), tensors[3].t(), torch.ones(8), 0.7)
 
-        y = checkpoint(block, *given.values(), use_reentrant=False) if checked else block(*given.values())
-        results.append(torch.autograd.grad(y.sum(), list(given.values())))
-    for one, two in zip(*results, strict=True):
+    torch.manual_seed(1)
+    plain = torch.autograd.grad(block(halved, *given.values()).sum(), list(given.values()))
+    torch.manual_seed(1)
+    y = checkpoint(block, change, *given.values(), use_reentrant=False)
+    for one, two in zip(torch.autograd.grad(y.sum(), list(given.values())), plain, strict=True):
         assert relative_error(one, two) < 1e-5
 
 
@@ -250,3 +260,20 @@ def test_compiled_choices_and_dropout() -> None:
     # y is linear in x, so x . dy/dx = y for the very mask that was drawn
     gradient, _ = torch.autograd.grad(second.sum(), [x, given["b"]])
     torch.testing.assert_close((gradient * x).sum(), second.sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("trained", [("magnitude",), ("x",), ("a",), ("b",), ("weight", "bias")], ids=str)
+def test_compiled_choices_of_trained_inputs(trained: tuple[str, ...]) -> None:
+    given = {
+        name: t.detach().requires_grad_(name in trained) for name, t in tensors((4,), 6, 5, 2, F32).items()
+    }
+    compiled = torch.compile(
+        lambda given: dora_linear(*given.values(), 0.7).sin(), fullgraph=True, backend="aot_eager"
+    )
+    inputs = [given[name] for name in trained]
+    got, want = compiled(given), dora_linear(*given.values(), 0.7).sin()
+    torch.testing.assert_close(got, want)
+    for one, two in zip(
+        torch.autograd.grad(got.sum(), inputs), torch.autograd.grad(want.sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
