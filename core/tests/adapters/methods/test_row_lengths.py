@@ -190,6 +190,14 @@ def test_where_nothing_is_kept(counted: Counted, monkeypatch: pytest.MonkeyPatch
     assert twice(weight, a, b) == 2
 
 
+def test_another_parameter_in_the_same_memory_is_another(counted: Counted) -> None:
+    weight, a, b = tensors()
+    lengths = RowLengths()
+    for other in (b, b, nn.Parameter(b.data)):
+        lengths.norms(weight, a, other, 0.5)
+    assert counted.norms == 2
+
+
 def test_after_a_graph_was_recorded_nothing_is_kept(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,12 +216,14 @@ def test_after_a_graph_was_recorded_nothing_is_kept(
 
 
 def test_what_inference_kept_serves_training(counted: Counted) -> None:
-    adapted, _ = made()
+    adapted, deltas = made()
     ids = torch.randint(0, 11, (2, 7))
     with torch.inference_mode():
         before = adapted.model(ids)
     y = adapted.model(ids)
     assert torch.equal(y, before) and counted.norms == 4
+    kept = [found.value for d in deltas for found in (d._lengths._norms, d._lengths._squares) if found]
+    assert len(kept) == 8 and not any(value.is_inference() for value in kept)
     y.sum().backward()
 
 
