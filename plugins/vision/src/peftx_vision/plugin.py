@@ -81,6 +81,18 @@ def peftx_methods() -> Iterator[MethodSpec]:
         needs=Needs(sites=("linear", "linear_t", "packed_attention")),
         size="rank",
     )
+    for depth, where in (("shallow", "in front of the first block"), ("deep", "in front of every block")):
+        yield MethodSpec(
+            name=f"vision.vpt_{depth}",
+            summary=f"VPT, {depth}: trained tokens among those of the image, {where}",
+            target=f"peftx_vision.methods.vpt:VPT{depth.capitalize()}",
+            config="peftx_vision.config.vpt:VPTConfig",
+            paper="arXiv:2203.12119",
+            licence="Apache-2.0",
+            tags=("tokens",),
+            needs=Needs(sites=("activation",)),
+            size="prompts",
+        )
 
 
 @hookimpl
