@@ -93,6 +93,17 @@ def peftx_methods() -> Iterator[MethodSpec]:
             needs=Needs(sites=("activation",)),
             size="prompts",
         )
+    yield MethodSpec(
+        name="vision.adaptertune",
+        summary="AdapterTune: a bottleneck behind every block, which starts by adding nothing",
+        target="peftx_vision.methods.adaptertune:AdapterTune",
+        config="peftx_vision.config.adaptertune:AdapterTuneConfig",
+        paper="arXiv:2603.14706",
+        licence="Apache-2.0",
+        tags=("bottleneck",),
+        needs=Needs(sites=("activation",)),
+        size="rank",
+    )
 
 
 @hookimpl
