@@ -222,8 +222,13 @@ def test_a_projection_is_shared_by_all_blocks(method: str) -> None:
     x = images(torch.float64)
     rows = [raw @ bank.weight.t() + bank.bias for raw in prompts(adapted)]
     torch.testing.assert_close(adapted.model(x), official(vit(torch.float64), rows, x), rtol=0, atol=1e-10)
-    adapted.model(x).square().sum().backward()
-    assert bank.weight.grad.any() and bank.bias.grad.any()
+    learned = [*prompts(adapted), bank.weight, bank.bias]
+    grads = torch.autograd.grad(adapted.model(x).square().sum(), learned)
+    rows = [raw @ bank.weight.t() + bank.bias for raw in prompts(adapted)]
+    want = torch.autograd.grad(official(vit(torch.float64), rows, x).square().sum(), learned)
+    for mine, other in zip(grads, want, strict=True):
+        assert other.any()
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-9)
 
 
 def test_dropout_is_drawn_for_each_image_and_only_in_training() -> None:
