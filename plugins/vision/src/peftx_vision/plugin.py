@@ -94,6 +94,17 @@ def peftx_methods() -> Iterator[MethodSpec]:
             size="prompts",
         )
     yield MethodSpec(
+        name="vision.adaptformer",
+        summary="AdaptFormer: a bottleneck beside the feed-forward network of every block",
+        target="peftx_vision.methods.adaptformer:AdaptFormer",
+        config="peftx_vision.config.adaptformer:AdaptFormerConfig",
+        paper="arXiv:2205.13535",
+        licence="Apache-2.0",
+        tags=("bottleneck",),
+        needs=Needs(sites=("activation",)),
+        size="width",
+    )
+    yield MethodSpec(
         name="vision.adaptertune",
         summary="AdapterTune: a bottleneck behind every block, which starts by adding nothing",
         target="peftx_vision.methods.adaptertune:AdapterTune",

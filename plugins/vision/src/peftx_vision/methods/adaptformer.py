@@ -1,0 +1,137 @@
+"""AdaptFormer: a bottleneck beside the feed-forward network of every block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peftx.adapters.insert import Insert
+from peftx.adapters.method import AdapterMethod, is_chosen
+from peftx.adapters.site import Site, SitePlan
+from peftx.errors import SelectionError
+from peftx_kernels import bottleneck
+from peftx_vision.config.adaptformer import AdaptFormerConfig
+from peftx_vision.methods.halves import mlp_input, mlp_norm
+
+__all__ = ["AdaptFormer", "AdaptFormerInsert"]
+
+_EPS = 1e-5
+
+
+class AdaptFormerInsert(Insert):
+    r"""``out = H + MLP(LN2(H)) + A(H)`` with H (B, T, d) the stream behind the attention.
+
+        A(h) = s (U drop(relu(D h + b_D)) + b_U)
+
+    A reads H, not LN2(H), and is added to what the block returns, so that the block's LayerScale and drop-path do not
+    touch it. In the sequential form it is ``y + A(y)``, y the MLP's output. D (k, d) is uniform within 1 / sqrt(d), U
+    (d, k) and the biases are zero. Parameters are at least float32; the products run in the type of the activations.
+
+    Chen et al., "AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition", NeurIPS 2022,
+    arXiv 2205.13535.
+    """
+
+    def __init__(self, site: Site, config: AdaptFormerConfig, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(site)
+        self.read = "tap" if config.form == "parallel" else "output"
+        self.dropout, self.activation, self.norm = config.dropout, config.activation, config.norm
+        width, hidden, dtype = site.shape[0], config.width, self.parameter_dtype(site.dtype)
+
+        def full(value: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, value, dtype=dtype))
+
+        self.down, self.up = full(0.0, hidden, width), full(0.0, width, hidden)
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.down_bias = full(0.0, hidden) if config.bias else None
+        self.up_bias = full(0.0, width) if config.bias else None
+        self.norm_weight = None if config.norm == "none" else full(1.0, width)
+        self.norm_bias = None if config.norm == "none" else full(0.0, width)
+        self.scale: float | nn.Parameter = full(1.0, 1) if config.learn_scale else config.scale
+
+    @classmethod
+    def param_count(cls, site: Site, config: AdaptFormerConfig) -> int:
+        """2 k d, k + d of biases, 2 d of a norm, 1 of a trained factor."""
+        width, hidden = site.shape[0], config.width
+        biases = hidden + width if config.bias else 0
+        norm = 0 if config.norm == "none" else 2 * width
+        return 2 * hidden * width + biases + norm + int(config.learn_scale)
+
+    def insert(self, x: Tensor) -> Tensor:
+        added = self._run(x, None)
+        if self.norm != "out":
+            return added
+        assert self.norm_weight is not None and self.norm_bias is not None
+        high = added.to(self.norm_weight.dtype)
+        return F.layer_norm(high, high.shape[-1:], self.norm_weight, self.norm_bias, _EPS)
+
+    def add(self, y: Tensor, x: Tensor) -> Tensor:
+        x = x.reshape(y.shape)  # the block may have flattened the image in between (Swin)
+        return super().add(y, x) if self.norm == "out" else self._run(x, y).to(y.dtype)
+
+    def _run(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        normed = self.norm == "in"
+        return bottleneck(
+            x,
+            self.down,
+            self.up,
+            down_bias=self.down_bias,
+            up_bias=self.up_bias,
+            residual=residual,
+            scale=self.scale,
+            activation=self.activation,
+            norm_weight=self.norm_weight if normed else None,
+            norm_bias=self.norm_bias if normed else None,
+            norm_eps=_EPS if normed else None,
+            dropout=self.dropout,
+            training=self.training,
+        )
+
+
+class AdaptFormer(AdapterMethod):
+    """`vision.adaptformer`."""
+
+    Config: ClassVar[type[AdaptFormerConfig]] = AdaptFormerConfig
+    Delta: ClassVar[type[AdaptFormerInsert]] = AdaptFormerInsert
+    kinds = ("activation",)
+    fallbacks = ()
+
+    def plan(self, model: nn.Module, config: Any) -> SitePlan:
+        if config.form == "sequential":
+            if not is_chosen(config, "targets"):
+                config = config.model_copy(update={"targets": ["mlp"]})
+            return super().plan(model, config)
+        return beside_the_mlp(super().plan(model, config), model, config.input)
+
+    def formula(self, sites: Sequence[Site], config: Any) -> str:
+        parts = ["2 k d", *(["k + d"] if config.bias else []), *(["2 d"] if config.norm != "none" else [])]
+        return f"{' + '.join(parts)}{' + 1' if config.learn_scale else ''} a block"
+
+
+def beside_the_mlp(found: SitePlan, model: nn.Module, read: str) -> SitePlan:
+    """The blocks of a plan, each with the place where a branch beside its MLP reads.
+
+    Raises:
+        SelectionError: a target is no block, or a block has no place that can be told to be in front of its MLP.
+    """
+    sites = []
+    for site in found:
+        if site.role != "block":
+            raise SelectionError(
+                f"{site.key} is the {site.role} of a block, and a parallel branch belongs to a whole block: target the "
+                "block, or set form to sequential"
+            )
+        norm = mlp_norm(model, site.module)
+        if norm is None:
+            raise SelectionError(
+                f"{site.key} ({type(model.get_submodule(site.module)).__name__}) has no norm that is known to stand "
+                "between an attention and the MLP, so there is nothing for a parallel branch to read; set form to "
+                "sequential, or use vision.adaptertune"
+            )
+        sites.append(replace(site, read=norm if read == "stream" else mlp_input(model, site.module)))
+    return SitePlan(tuple(sites))
