@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import peftx
+from peftx.adapters.methods.lora import LoRA
 from peftx.errors import SelectionError
 
 
@@ -83,6 +84,20 @@ def test_memory_counts_an_input_once_however_many_slices(case_of: Callable[[str]
     whole = peftx.explain(model, "core.lora", targets=["attention.qkv"]).memory
     slices = peftx.explain(model, "core.lora", targets=["attention.q", "attention.v"]).memory
     assert whole["per_token"] == slices["per_token"] == 2 * 8 * 4
+
+
+class OfOutputs(LoRA):
+    keeps_input = False
+    keeps_output = True
+
+
+def test_memory_counts_outputs_where_a_method_keeps_them(case_of: Callable[[str], Any]) -> None:
+    model = case_of("timm_vit").build()
+    whole = peftx.explain(model, OfOutputs, targets=["attention.qkv"]).memory
+    slices = peftx.explain(model, OfOutputs, targets=["attention.q", "attention.v"]).memory
+    assert whole["per_token"] == 2 * 24 * 4 and slices["per_token"] == 2 * 16 * 4
+    read = peftx.explain(case_of("packed_attention").build(), OfOutputs, targets=["attention"]).memory
+    assert read["per_token"] == 0, "a weight that is read without its layer has no output to keep"
     counts = peftx.explain(model, "core.lora").counts
     assert peftx.explain(model, "core.lora").memory["training"] == 16 * counts.trainable
 

@@ -212,9 +212,6 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
     shared = _bank_count(attachment)
     if shared:
         rows.insert(0, SiteRow("@bank", "shared by all sites", "bank", (), shared, owned=False))
-    # a layer's input is kept once, however many of its slices are adapted
-    widths = {s.module: s.shape[1] if len(s.shape) > 1 else 0 for s in attachment.plan}
-    widths |= {s.module: s.shape[0] for s in attachment.plan if s.kind == "activation"}
     return Explanation(
         method=name,
         formula=method.formula(list(attachment.plan), config),
@@ -222,6 +219,19 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
         counts=counts,
         memory={
             "training": counts.trainable * _FLOAT32 * 4,
-            "per_token": sum(widths.values()) * _FLOAT32,
+            "per_token": _kept_values(attachment) * _FLOAT32,
         },
     )
+
+
+def _kept_values(attachment: Attachment) -> int:
+    """What the backward pass needs of each token: inputs of layers, outputs, as the method says."""
+    plan, method, kept = attachment.plan, attachment.method, 0
+    if method.keeps_input:
+        # a layer's input is kept once, however many of its slices are adapted
+        widths = {s.module: s.shape[1] if len(s.shape) > 1 else 0 for s in plan}
+        widths |= {s.module: s.shape[0] for s in plan if s.kind == "activation"}
+        kept += sum(widths.values())
+    if method.keeps_output:
+        kept += sum(s.shape[0] for s in plan if s.product)
+    return kept

@@ -51,6 +51,9 @@ class AdapterMethod:
     #: optimizer steps within which every trained tensor must have had a gradient that is not zero (a factor whose
     #: partner starts at zero has to wait for one step); checked by the conformance kit
     wakes_within: ClassVar[int] = 2
+    #: what the backward pass needs of each token at a site, for `explain`: the layer's input, its output
+    keeps_input: ClassVar[bool] = True
+    keeps_output: ClassVar[bool] = False
     #: laws of the conformance kit known to fail, ``law`` or ``(law, case)`` -> why
     known_failures: ClassVar[Mapping[Any, str]] = {}
 

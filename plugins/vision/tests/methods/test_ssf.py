@@ -104,6 +104,8 @@ def test_count_on_vit_b() -> None:
     assert len(pairs) == 12 * 6 + 2
     assert counts.adapter == 2 * (11 * 12 * 768 + 2 * 768) == 205_824
     assert counts.trainable == 205_824 + 769 * 100
+    # the outputs of the patch convolution and of qkv, proj, fc1 and fc2; norms take the pair into their own weights
+    assert adapted.explain().memory["per_token"] == 4 * (12 * 9 + 1) * 768
     assert counts.adapter == sum(p.numel() for delta in pairs.values() for p in delta.parameters())
 
 

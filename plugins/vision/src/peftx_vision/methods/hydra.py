@@ -102,6 +102,7 @@ class Hydra(AdapterMethod):
     Delta: ClassVar[type[HydraDelta]] = HydraDelta
     kinds = ("linear", "linear_t", "packed_attention")
     fallbacks = (("all-linear",),)
+    keeps_output = True
 
     def check(self, plan: SitePlan, config: Any) -> None:
         for site in plan:

@@ -89,6 +89,7 @@ class SSF(AdapterMethod):
     kinds = ("linear", "linear_t", "conv1d", "conv2d", "packed_attention", "norm")
     fallbacks = (("all-linear",),)
     starts_as = "shifted"
+    keeps_input, keeps_output = False, True
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
         found = super().plan(model, config)

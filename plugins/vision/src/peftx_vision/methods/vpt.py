@@ -121,6 +121,7 @@ class VPTDeep(AdapterMethod):
     Delta: ClassVar[type[PromptInsert]] = PromptInsert
     kinds = ("activation",)
     fallbacks = ()
+    keeps_input = False
     starts_as = "shifted"
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
