@@ -7,7 +7,7 @@ and in the rooms around.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -130,6 +130,14 @@ class AdapterMethod:
     def schedule(self, config: Any) -> Schedule | None:
         """What changes over the course of training; None for nothing but values."""
         return None
+
+    def loss(self, config: Any, run: Callable[[], tuple[Tensor, Any]]) -> Tensor:
+        """The loss of a training step; overridden by a method that adds a term, or looks at a batch twice.
+
+        `run` is one forward on the batch: the task's mean loss, a scalar, and what the model returned. Each call of it
+        draws anew what is random. `Adapted.loss` comes here; `peftx run` calls that in every step.
+        """
+        return run()[0]
 
     def param_count(self, site: Site, config: Any) -> int:
         """Trained values at a site, by closed formula."""

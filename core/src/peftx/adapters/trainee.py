@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from peftx.adapters.delta import Delta, Owned, Statistic
+from peftx.adapters.method import AdapterMethod
 from peftx.adapters.schedule import innermost
 from peftx.adapters.slot import BANK, Board, banks_of, slots_of
 from peftx.adapters.store import ParamStore
 from peftx.errors import AdapterError
+
+if TYPE_CHECKING:
+    from peftx.adapters.attachment import Attachment
 
 __all__ = ["Trainee"]
 
@@ -150,6 +155,27 @@ class Trainee:
         )
 
     @property
+    def shapes_loss(self) -> bool:
+        """Whether the method of an adapter that is trained now has a say in the loss (`AdapterMethod.loss`)."""
+        return bool(self._shaping())
+
+    def loss(self, run: Callable[[], tuple[Tensor, Any]]) -> Tensor:
+        """The loss to minimise in a training step: that of one forward, or what the methods of the trained make of it.
+
+        Args:
+            run: one forward on the batch, which returns its mean loss and what the model returned. Called once, unless
+                a method looks at the batch more often.
+        """
+        for attachment in self._shaping():
+            run = partial(_shaped, attachment.method, attachment.config, run)
+        return run()[0]
+
+    def _shaping(self) -> list[Attachment]:
+        board = self._board
+        found = [board.attachments[name] for name in board.trained]
+        return [one for one in found if type(one.method).loss is not AdapterMethod.loss]
+
+    @property
     def settled(self) -> bool:
         """Whether every active adapter has its final form: no schedule will change more than values from now on.
 
@@ -173,3 +199,15 @@ class Trainee:
         done = board.schedules.keys() - set(board.trained) - board.binding.running.keys()
         board.binding.load_state_dict({name: saved for name, saved in state.items() if name not in done})
         return self
+
+
+def _shaped(method: AdapterMethod, config: Any, run: Callable[[], tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+    """One forward of a loss that a method shapes, as the methods behind it see one: its loss, and the last outputs."""
+    outputs: list[Any] = []
+
+    def once() -> tuple[Tensor, Any]:
+        loss, seen = run()
+        outputs.append(seen)
+        return loss, seen
+
+    return method.loss(config, once), outputs[-1]

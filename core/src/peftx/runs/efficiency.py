@@ -25,6 +25,7 @@ from peftx.adapters.host import root_board
 from peftx.config.run import TrainConfig
 from peftx.plugins.targets import one_line
 from peftx.tasks.contract import Batch, Task, batch_count, in_context
+from peftx.training.accumulation import training_loss
 from peftx.training.backend import Backend
 from peftx.training.memory import address, bytes_of
 from peftx.training.seeds import generator, random_state, set_random_state
@@ -76,7 +77,7 @@ def saved_bytes(model: nn.Module, task: Task, batch: Batch, backend: Backend) ->
             in_context(task, model, placed),
             backend.autocast(),
         ):
-            loss = task.loss(model, placed)
+            loss = training_loss(task, model, model, placed)
         # only what the graph still holds: a part of it that was dropped on the way keeps nothing
         kept = bytes_of([holder.tensor for holder in holders], but=own)
         del loss

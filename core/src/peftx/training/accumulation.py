@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
+from peftx.adapters import adapted
+from peftx.adapters.host import root_board
 from peftx.tasks.contract import Batch, Task, batch_count, in_context
 from peftx.training.backend import Backend
 
-__all__ = ["accumulate", "groups_of"]
+__all__ = ["accumulate", "groups_of", "training_loss"]
 
 
 def groups_of(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -41,7 +44,7 @@ def accumulate(model: nn.Module, own: nn.Module, task: Task, group: list[Batch],
             weight = share * backend.processes  # gradients are averaged over the processes, not summed
             with in_context(task, own, part):
                 with backend.autocast():
-                    loss: Tensor = task.loss(model, part)
+                    loss = training_loss(task, model, own, part)
                 backend.backward(loss * weight if weight != 1.0 else loss)
             return loss.item() * share
 
@@ -51,6 +54,23 @@ def accumulate(model: nn.Module, own: nn.Module, task: Task, group: list[Batch],
         else:
             mean += backward()
     return backend.total(mean)[0]
+
+
+def training_loss(task: Task, model: nn.Module, own: nn.Module, batch: Batch) -> Tensor:
+    """The task's mean loss over the batch, as the trained adapters' methods shape it. `own` is `model` unwrapped."""
+    if root_board(own) is None or not (handle := adapted(own)).shapes_loss:
+        return task.loss(model, batch)
+
+    def run() -> tuple[Tensor, Any]:
+        outputs: list[Any] = []
+        hook = own.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+        try:
+            loss = task.loss(model, batch)
+        finally:
+            hook.remove()
+        return loss, outputs[-1]
+
+    return handle.loss(run)
 
 
 def _part(batch: Batch, rank: int, processes: int) -> tuple[Batch, int]:
