@@ -105,6 +105,17 @@ def peftx_methods() -> Iterator[MethodSpec]:
         size="width",
     )
     yield MethodSpec(
+        name="vision.mosa",
+        summary="MoSA: a bottleneck split into sparse experts, trained one at a time, merged to one",
+        target="peftx_vision.methods.mosa:MoSA",
+        config="peftx_vision.config.mosa:MoSAConfig",
+        paper="arXiv:2312.02923",
+        licence="Apache-2.0",
+        tags=("bottleneck", "sparse"),
+        needs=Needs(sites=("activation",)),
+        size="width",
+    )
+    yield MethodSpec(
         name="vision.adaptertune",
         summary="AdapterTune: a bottleneck behind every block, which starts by adding nothing",
         target="peftx_vision.methods.adaptertune:AdapterTune",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from peftx.adapters.insert import Insert
 from peftx.adapters.method import AdapterMethod, is_chosen
 from peftx.adapters.site import Site, SitePlan
-from peftx.errors import SelectionError
 from peftx_kernels import bottleneck
 from peftx_vision.config.adaptformer import AdaptFormerConfig
-from peftx_vision.methods.halves import mlp_input, mlp_norm
+from peftx_vision.methods.halves import beside_the_mlp
 
 __all__ = ["AdaptFormer", "AdaptFormerInsert"]
 
@@ -106,32 +104,9 @@ class AdaptFormer(AdapterMethod):
             if not is_chosen(config, "targets"):
                 config = config.model_copy(update={"targets": ["mlp"]})
             return super().plan(model, config)
-        return beside_the_mlp(super().plan(model, config), model, config.input)
+        blocks = super().plan(model, config)
+        return beside_the_mlp(blocks, model, normed=config.input == "normed", other="form to sequential")
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         parts = ["2 k d", *(["k + d"] if config.bias else []), *(["2 d"] if config.norm != "none" else [])]
         return f"{' + '.join(parts)}{' + 1' if config.learn_scale else ''} a block"
-
-
-def beside_the_mlp(found: SitePlan, model: nn.Module, read: str) -> SitePlan:
-    """The blocks of a plan, each with the place where a branch beside its MLP reads.
-
-    Raises:
-        SelectionError: a target is no block, or a block has no place that can be told to be in front of its MLP.
-    """
-    sites = []
-    for site in found:
-        if site.role != "block":
-            raise SelectionError(
-                f"{site.key} is the {site.role} of a block, and a parallel branch belongs to a whole block: target the "
-                "block, or set form to sequential"
-            )
-        norm = mlp_norm(model, site.module)
-        if norm is None:
-            raise SelectionError(
-                f"{site.key} ({type(model.get_submodule(site.module)).__name__}) has no norm that is known to stand "
-                "between an attention and the MLP, so there is nothing for a parallel branch to read; set form to "
-                "sequential, or use vision.adaptertune"
-            )
-        sites.append(replace(site, read=norm if read == "stream" else mlp_input(model, site.module)))
-    return SitePlan(tuple(sites))

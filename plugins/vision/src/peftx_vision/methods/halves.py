@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
+from peftx.adapters.site import SitePlan
 from peftx.adapters.survey import norm_sites, weight_sites
+from peftx.errors import SelectionError
 
-__all__ = ["mlp_input", "mlp_norm"]
+__all__ = ["beside_the_mlp", "mlp_input", "mlp_norm"]
 
 #: what libraries call the norm in front of the MLP, in any order of registration
 _NAMES = ("layernorm_after", "layer_norm2", "ln_2")
@@ -39,3 +43,31 @@ def mlp_input(model: nn.Module, block: str) -> str:
     path = f"{block}." if block else ""
     layers = [site for site in weight_sites(model) if site.module.startswith(path) and not site.part]
     return next(site.module for site in layers if site.role in ("mlp.up", "mlp.gate"))
+
+
+def beside_the_mlp(found: SitePlan, model: nn.Module, *, other: str, normed: bool = False) -> SitePlan:
+    """The blocks of a plan, each with the place where a branch beside its MLP reads.
+
+    Args:
+        other: the option that needs no such place, as a sentence names it.
+        normed: behind the norm in front of the MLP, not in front of that.
+
+    Raises:
+        SelectionError: a target is no block, or a block has no place that can be told to be in front of its MLP.
+    """
+    sites = []
+    for site in found:
+        if site.role != "block":
+            raise SelectionError(
+                f"{site.key} is the {site.role} of a block, and a parallel branch belongs to a whole block: target the "
+                f"block, or set {other}"
+            )
+        norm = mlp_norm(model, site.module)
+        if norm is None:
+            raise SelectionError(
+                f"{site.key} ({type(model.get_submodule(site.module)).__name__}) has no norm that is known to stand "
+                f"between an attention and the MLP, so there is nothing for a parallel branch to read; set {other}, or "
+                "use vision.adaptertune"
+            )
+        sites.append(replace(site, read=mlp_input(model, site.module) if normed else norm))
+    return SitePlan(tuple(sites))
