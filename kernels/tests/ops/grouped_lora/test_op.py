@@ -20,6 +20,7 @@ CASES: dict[str, tuple[list[int], int, tuple[int, ...], int, int, list[Layout]]]
     # ids, groups, rows, in, out, parts
     "one row": ([0], 1, (1,), 5, 3, [(0, 0, 3, 1)]),
     "ranks": ([0, 2, 1, 2, -1, 0, 1], 3, (7, 9), 33, 17, [(0, 0, 17, 1), (1, 0, 17, 8), (2, 0, 17, 24)]),
+    "a few rows": ([0, 2, 1, 2, -1, 0, 1], 4, (7,), 33, 17, [(g, 0, 17, 1 + 5 * g) for g in range(4)]),
     "scattered": ([0, 1, -1] * 21, 2, (63,), 31, 65, [(0, 0, 65, 8), (1, 0, 65, 3)]),
     "slices": (
         [1, 0, -1, 0, 1, 2],
@@ -89,7 +90,7 @@ def test_value_and_every_gradient(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("name", ["slices", "scattered"])
+@pytest.mark.parametrize("name", ["slices", "scattered", "a few rows"])
 def test_every_choice_of_trained_inputs(name: str, rate: float, recompute: bool) -> None:
     inputs, groups, parts = make(name, torch.float64)
     every = leaves(inputs, parts)
@@ -123,7 +124,7 @@ def test_each_row_is_what_lora_linear_makes_of_it() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["slices", "scattered", "an empty group"])
+@pytest.mark.parametrize("name", ["slices", "scattered", "a few rows", "an empty group"])
 def test_rows_and_columns_without_a_part_are_exactly_the_base(name: str, dtype: torch.dtype) -> None:
     inputs, groups, parts = make(name, dtype)
     for rate in (0.0, 0.5):

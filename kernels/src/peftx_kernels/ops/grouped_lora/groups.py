@@ -98,6 +98,14 @@ class Groups:
             found = self._keep(("pieces", device), self._pieces(device))
         return found
 
+    def members(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The rows of every group, as indices. Reads ids that are on a GPU, once."""
+        found = self._known.get(("members", device))
+        if not isinstance(found, tuple):
+            found = tuple((self.ids == group).nonzero().view(-1).to(device) for group in range(self.n))
+            self._keep(("members", device), found)
+        return found
+
     def chunks(self, device: torch.device, block: int) -> Chunks:
         """The rows cut into chunks of `block` at most. Never waits for the device."""
         found = self._known.get((block, device))

@@ -8,6 +8,8 @@ For a piece P of group g, with the A of the group's parts stacked and [R, T] thi
 
 Forward     Y = X W^T + bias;  S = A_g X_P^T;  Y_P += s S^T B^T
 Backward    dX = dY W;  dS = s B^T dY_P^T;  dX_P += dS^T A_g;  dA_g += dS X_P;  dB += s (S dY_P)^T
+
+With a handful of rows for each adapter the calls are what costs, not what is kept: then torch's own derivatives do.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ __all__ = ["check_parts", "grouped_lora"]
 
 Parts = Sequence[tuple[int, int, int, Tensor, Tensor, float]]
 
+#: Rows for each part up to which torch differentiates the calls one by one. On a CPU (768 -> 768, rank 16, 8 groups)
+#: 16 rows cost 0.44 ms so and 0.56 by pieces, with the backward pass 1.3 and 1.7; 64 rows cost 1.4 ms and 1.2.
+_FEW = 4
+
 
 def grouped_lora(
     x: Tensor,
@@ -50,6 +56,9 @@ def grouped_lora(
         return F.linear(x, weight, bias)
     if is_tracing():
         return _functional(x, weight, bias, groups, parts, rate)
+    whole = all(stop - start == weight.shape[0] for _, start, stop, *_ in parts)
+    if groups.rows <= _FEW * len(parts) and whole and source is None:
+        return _few(x, weight, bias, groups, parts, rate)
     plan = _plan(x, groups, parts, rate, source)
     factors = [factor for part in parts for factor in part[3:5]]
     return _GroupedLoRA.apply(x, weight, bias, plan, *factors)
@@ -88,6 +97,22 @@ def _functional(
         delta = scale * F.linear(low, b.to(x.dtype))
         y = y + (delta if stop - start == weight.shape[0] else F.pad(delta, (start, weight.shape[0] - stop)))
     return y
+
+
+def _few(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups, parts: Parts, rate: float) -> Tensor:
+    """A part's rows gathered, multiplied twice and added, as anybody would write it. Mostly fewer calls than pieces."""
+    y = F.linear(x, weight, bias)
+    flat_y, flat_x, dtype = _flat(y), _flat(x), compute_dtype(x)
+    kept = 1.0
+    if rate > 0:
+        flat_x, kept = flat_x * keep_mask(flat_x, rate, draw_seed()), kept_fraction(rate)
+    members = groups.members(x.device)
+    for group, _, _, a, b, scale in parts:
+        # also of no rows: its factors then get gradients of zero
+        low = F.linear(flat_x.index_select(0, members[group]), a if a.dtype is dtype else a.to(dtype))
+        delta = F.linear(low, b if b.dtype is dtype else b.to(dtype))
+        flat_y = flat_y.index_add(0, members[group], delta, alpha=scale / kept)
+    return flat_y.view(y.shape)
 
 
 @dataclass(frozen=True, slots=True)
