@@ -116,6 +116,28 @@ def peftx_methods() -> Iterator[MethodSpec]:
         size="width",
     )
     yield MethodSpec(
+        name="vision.bi_adaptformer",
+        summary="Bi-AdaptFormer: AdaptFormer with one to four bits an entry",
+        target="peftx_vision.methods.bi_adapter:BiAdaptFormer",
+        config="peftx_vision.config.bi_adapter:BiAdaptFormerConfig",
+        paper="arXiv:2307.16867",
+        licence="Apache-2.0",
+        tags=("bottleneck", "quantised"),
+        needs=Needs(sites=("activation",)),
+        size="width",
+    )
+    yield MethodSpec(
+        name="vision.bi_lora",
+        summary="Bi-LoRA: a low-rank update whose factors have one to four bits an entry; merges exactly",
+        target="peftx_vision.methods.bi_adapter:BiLoRA",
+        config="peftx_vision.config.bi_adapter:BiLoRAConfig",
+        paper="arXiv:2307.16867",
+        licence="Apache-2.0",
+        tags=("low-rank", "quantised"),
+        needs=Needs(sites=("linear", "linear_t", "packed_attention")),
+        size="width",
+    )
+    yield MethodSpec(
         name="vision.adaptertune",
         summary="AdapterTune: a bottleneck behind every block, which starts by adding nothing",
         target="peftx_vision.methods.adaptertune:AdapterTune",

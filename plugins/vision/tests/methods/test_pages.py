@@ -14,7 +14,19 @@ import peftx
 from peftx.plugins import get_registry, load_target
 
 PAGES = Path(__file__).parents[4] / "docs" / "methods" / "vision"
-METHODS = ("snell", "adaptertune", "adaptformer", "mosa", "snella", "ssf", "hydra", "vpt_shallow", "vpt_deep")
+METHODS = (
+    "snell",
+    "adaptertune",
+    "adaptformer",
+    "mosa",
+    "bi_adaptformer",
+    "bi_lora",
+    "snella",
+    "ssf",
+    "hydra",
+    "vpt_shallow",
+    "vpt_deep",
+)
 
 pytestmark = pytest.mark.skipif(not PAGES.is_dir(), reason="the pages are not here: an installed copy")
 

@@ -45,29 +45,29 @@ def mlp_input(model: nn.Module, block: str) -> str:
     return next(site.module for site in layers if site.role in ("mlp.up", "mlp.gate"))
 
 
-def beside_the_mlp(found: SitePlan, model: nn.Module, *, other: str, normed: bool = False) -> SitePlan:
+def beside_the_mlp(found: SitePlan, model: nn.Module, *, other: str = "", normed: bool = False) -> SitePlan:
     """The blocks of a plan, each with the place where a branch beside its MLP reads.
 
     Args:
-        other: the option that needs no such place, as a sentence names it.
+        other: the option that needs no such place, if there is one, as a sentence names it.
         normed: behind the norm in front of the MLP, not in front of that.
 
     Raises:
         SelectionError: a target is no block, or a block has no place that can be told to be in front of its MLP.
     """
-    sites = []
+    sites, other = [], f"set {other}, or " if other else ""
     for site in found:
         if site.role != "block":
             raise SelectionError(
-                f"{site.key} is the {site.role} of a block, and a parallel branch belongs to a whole block: target the "
-                f"block, or set {other}"
+                f"{site.key} is the {site.role} of a block, and a parallel branch belongs to a whole block: "
+                f"{other}target the block"
             )
         norm = mlp_norm(model, site.module)
         if norm is None:
             raise SelectionError(
                 f"{site.key} ({type(model.get_submodule(site.module)).__name__}) has no norm that is known to stand "
-                f"between an attention and the MLP, so there is nothing for a parallel branch to read; set {other}, or "
-                "use vision.adaptertune"
+                f"between an attention and the MLP, so there is nothing for a parallel branch to read; {other}use "
+                "vision.adaptertune"
             )
         sites.append(replace(site, read=mlp_input(model, site.module) if normed else norm))
     return SitePlan(tuple(sites))
