@@ -9,7 +9,8 @@ from peftx_vision.tasks.recipes import recipe
 
 METHODS = [
     *("core.head", "core.bitfit", "core.lora", "core.rslora", "core.dora", "core.full"),
-    *("vision.snell", "vision.snella", "acme.novel"),
+    *("vision.snell", "vision.snella", "vision.ssf", "vision.hydra", "vision.vpt_shallow", "vision.vpt_deep"),
+    "acme.novel",
 ]
 
 

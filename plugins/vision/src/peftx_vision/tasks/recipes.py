@@ -11,6 +11,11 @@ the weights that ship. Each figure is one
     vision.snella   3e-3: 98.05   1e-2: 98.05   3e-2: 98.33   1e-1: 97.49    (8 epochs)
     vision.snell    3e-3: 97.21   3e-2: 98.33   1e-1: 97.21                 (8 epochs)
 
+    vision.ssf           3e-3: 97.77   1e-2: 98.05   3e-2: 97.21                 (8 epochs)
+    vision.hydra         3e-3: 98.05   1e-2: 98.61   3e-2: 97.77                 (8 epochs)
+    vision.vpt_shallow   1e-2: 97.49   3e-2: 96.94   1e-1: 96.38                 (8 epochs)
+    vision.vpt_deep      3e-3: 97.49   1e-2: 97.77   3e-2: 98.05   1e-1: 96.94    (8 epochs)
+
 DoRA, rsLoRA and BitFit take LoRA's rate; they were not searched. Eight epochs keep the whole table of the first run
 within about a minute on two free cores.
 
@@ -33,6 +38,10 @@ _VIT_MICRO: dict[str, dict[str, Any]] = {
     "core.full": {"lr": 1e-3},
     "vision.snell": {"lr": 3e-2},
     "vision.snella": {"lr": 3e-2},
+    "vision.ssf": {"lr": 1e-2},
+    "vision.hydra": {"lr": 1e-2},
+    "vision.vpt_shallow": {"lr": 1e-2},
+    "vision.vpt_deep": {"lr": 3e-2},
 }
 _PRETRAINED: dict[str, dict[str, Any]] = {
     "core.head": {"lr": 1e-2},
