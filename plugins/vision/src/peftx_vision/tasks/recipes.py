@@ -13,7 +13,7 @@ the weights that ship. Each figure is one
 
     vision.ssf           3e-3: 97.77   1e-2: 98.05   3e-2: 97.21                 (8 epochs)
     vision.hydra         3e-3: 98.05   1e-2: 98.61   3e-2: 97.77                 (8 epochs)
-    vision.vpt_shallow   1e-2: 97.49   3e-2: 96.94   1e-1: 96.38                 (8 epochs)
+    vision.vpt_shallow   3e-3: 96.66   1e-2: 97.49   3e-2: 96.94   1e-1: 96.38    (8 epochs)
     vision.vpt_deep      3e-3: 97.49   1e-2: 97.77   3e-2: 98.05   1e-1: 96.94    (8 epochs)
 
 DoRA, rsLoRA and BitFit take LoRA's rate; they were not searched. Eight epochs keep the whole table of the first run
