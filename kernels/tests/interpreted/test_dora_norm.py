@@ -80,7 +80,7 @@ def test_no_correction_is_exactly_the_base() -> None:
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 def test_rows_the_correction_cancels(dtype: torch.dtype) -> None:
-    """b a / 2 = -weight on every third row but for one part in a thousand: the sum is less than the terms are off by."""
+    """b a / 2 = -weight on every third row but for one part in a thousand: the sum is below the error of the terms."""
     width, rank = 70, 40
     _, a, b = draw(50, width, rank)
     weight = -(0.5 * b.double() @ a.double()).to(dtype)
