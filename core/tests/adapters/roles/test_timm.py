@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from peftx.adapters.activations import activation_sites
 from peftx.adapters.roles import head_of, parameter_roles_of, roles_of, select
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -35,6 +36,7 @@ VIT_BLOCK = {
         ("vit_base_r50_s16_224", {"depth": 1}),
         ("aimv2_large_patch14_224", {"depth": 1}),
         ("vit_small_patch16_18x2_224", {"depth": 1}),
+        ("vit_relpos_small_patch16_224", {"depth": 1}),
         ("deit_base_patch16_224", SMALL_VIT),
         ("deit_base_distilled_patch16_224", SMALL_VIT),
         ("deit3_base_patch16_224", SMALL_VIT),
@@ -180,6 +182,17 @@ def test_swin(role_map, groups):
     assert "layers.1.blocks.0.mlp" in groups(model)
 
 
+def test_a_vit_with_relative_positions(role_map):
+    """Its position nets are inside of attentions; as feed-forward networks they would be adapted unasked."""
+    model = create("vit_relpos_small_patch16_224", depth=1)
+    assert role_map(model, "blocks.0.") == {
+        "attn.rel_pos.mlp.fc1": "embedding.position",
+        "attn.rel_pos.mlp.fc2": "embedding.position",
+        **{path: VIT_BLOCK[path] for path in VIT_BLOCK},
+    }
+    assert [site.key for site in activation_sites(model)] == ["blocks.0", "blocks.0.attn", "blocks.0.mlp"]
+
+
 def test_swin_v2_position_net_is_not_a_feedforward_block(role_map):
     model = create("swinv2_tiny_window8_256", depths=(1, 1))
     assert role_map(model, "layers.0.blocks.0.") == {
@@ -221,6 +234,7 @@ def test_resnet(role_map):
 HEADS = [
     # from the declared classifier of each model; never by the substring "head"
     ("vit_base_patch16_224", {"depth": 1}, ("head",)),
+    ("vit_relpos_small_patch16_224", {"depth": 1}, ("head",)),
     ("mixer_b16_224", {}, ("head",)),
     ("deit_base_patch16_224", {"depth": 1}, ("head",)),
     ("deit_base_distilled_patch16_224", {"depth": 1}, ("head", "head_dist")),

@@ -10,8 +10,12 @@ __all__ = ["TABLES"]
 VIT = RoleTable(
     family="timm-vit",
     # any class of the file, so that a block used alone in a user's model is known too
-    roots=(r"timm\.models\.(vision_transformer|deit|flexivit|vision_transformer_hybrid)\.\w+",),
+    roots=(
+        r"timm\.models\.(vision_transformer|vision_transformer_relpos|deit|flexivit|vision_transformer_hybrid)\.\w+",
+    ),
     rules=(
+        # a net of two layers that turns offsets of tokens into relative position biases
+        Rule(ANY + r"rel_pos\.mlp\..*", "embedding.position"),
         # SigLIP-style pooling: a latent query attends to the tokens; it pools, it is no block of the trunk
         Rule(ANY + r"attn_pool\..*", "pooler", kinds=("linear",)),
         *fused_attention("attn", "qkv", "proj"),
@@ -31,6 +35,7 @@ VIT = RoleTable(
     heads=(
         Head((r"timm\.models\.deit\.VisionTransformerDistilled",), ("head", "head_dist")),
         Head((r"timm\.models\.vision_transformer\.VisionTransformer",), ("head",)),
+        Head((r"timm\.models\.vision_transformer_relpos\.VisionTransformerRelPos",), ("head",)),
     ),
     note="qkv stacks q, k, v as thirds of its rows; fc_norm is a norm of the trunk, pre-trained or not",
 )
