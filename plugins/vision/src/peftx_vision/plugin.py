@@ -239,6 +239,6 @@ def peftx_suites() -> Iterator[SuiteSpec]:
     """The benchmark suites."""
     yield SuiteSpec(
         name="vision.quick",
-        summary="every method on the digits, with all and with 100 images; about three minutes a method on two cores, no download",
+        summary="every method on the digits, all and 100 of them; three minutes a method on two cores, no download",
         target="peftx_vision.suites:QUICK",
     )

@@ -30,6 +30,27 @@ class ClassificationConfig(BaseModel):
     crop: int = Field(
         default=0, ge=0, description="shift training images by up to this many pixels of the input"
     )
+    rand_augment: str = Field(
+        default="",
+        pattern=r"^(rand(-(mstd|mmax|inc|m|n|p)\d+(\.\d+)?)*)?$",
+        description="RandAugment of training images in timm's words, such as rand-m9-mstd0.5",
+    )
+    mixup: float = Field(
+        default=0.0, ge=0, description="blend training images in pairs, l ~ Beta(mixup, mixup); 0: not"
+    )
+    cutmix: float = Field(
+        default=0.0, ge=0, description="paste boxes between training images, l ~ Beta(cutmix, cutmix); 0: not"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of a training label that is spread over all classes"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="balanced: the loss of a class counts by the inverse of its number of training images",
+    )
+    channels_last: bool = Field(
+        default=False, description="lay images out with channels last; convolutions may be faster"
+    )
     small_images: Literal["refuse", "upscale"] = Field(
         default="refuse", description="what to do with images smaller than one patch of the model"
     )
@@ -61,5 +82,8 @@ class TimmConfig(BaseModel):
     )
     image_size: int | None = Field(
         default=None, ge=1, description="input size in pixels (default: the model's)"
+    )
+    drop_path: float = Field(
+        default=0.0, ge=0, lt=1, description="rate of stochastic depth in training, where the model has it"
     )
     in_chans: int | None = Field(default=None, ge=1, description="colour channels (default: the model's)")

@@ -48,6 +48,8 @@ def _create(name: str, config: TimmConfig, outputs: int | None) -> nn.Module:
         options["num_classes"] = outputs
     if config.in_chans is not None:
         options["in_chans"] = config.in_chans
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
     fixed = _cfg(name).get("fixed_input_size", False)
     if config.image_size is not None and fixed:
         options["img_size"] = config.image_size

@@ -42,6 +42,7 @@ class Classification(Task):
         self._spec: px.InputSpec | None = None
         self._splits: dict[str, PreparedSplit] = {}
         self._card: dict[str, Any] = {}
+        self._balance: Tensor | None = None
 
     @property
     def classes(self) -> int:
@@ -77,7 +78,7 @@ class Classification(Task):
             "parameters": sum(p.numel() for p in model.parameters()),
         }
         self.notes += [note for note in notes if note not in self.notes]
-        return model
+        return model.to(memory_format=torch.channels_last) if self.config.channels_last else model
 
     def model_card(self) -> dict[str, Any]:
         """Weights, input size and statistics, parameter count with the head."""
@@ -110,15 +111,22 @@ class Classification(Task):
         self, split: str, batch_size: int, *, train: bool = False, generator: torch.Generator | None = None
     ) -> ImageBatches:
         """Return batches of the split, shuffled and augmented when `train`."""
-        return ImageBatches(self._prepared(split), batch_size, self.config, train=train, generator=generator)
+        found, classes = self._prepared(split), self.classes
+        return ImageBatches(found, batch_size, self.config, train=train, generator=generator, classes=classes)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, C)
         """Return the logits."""
         return model(batch["images"])
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy in nats."""
-        return cross_entropy(self.forward(model, batch).float(), batch["labels"])
+        """Return the mean cross-entropy in nats, with smoothed labels and weighted classes where asked for."""
+        logits = self.forward(model, batch).float()
+        return cross_entropy(
+            logits,
+            batch["labels"],
+            weight=self._weights(logits.device),
+            label_smoothing=self.config.label_smoothing,
+        )
 
     def meter(self) -> ClassificationMeter:
         """Return a fresh counter of accuracy, loss and calibration."""
@@ -148,6 +156,17 @@ class Classification(Task):
             ]
             results.append({"path": str(path), "class": ranked[0]["class"], "top": ranked})
         return results
+
+    def _weights(self, device: torch.device) -> Tensor | None:  # (C,)
+        """N / (C n_c) of the n_c training images of each class; their mean over all N images is 1."""
+        if self.config.class_weights == "none":
+            return None
+        if self._balance is None:
+            labels = self._prepared("train").labels
+            counts = torch.bincount(labels, minlength=self.classes).clamp(min=1)
+            self._balance = len(labels) / (self.classes * counts.float())
+        self._balance = self._balance.to(device)
+        return self._balance
 
     def _prepared(self, name: str) -> PreparedSplit:
         if name not in self._splits:

@@ -13,6 +13,7 @@ from torch import Tensor
 from peftx.data.contract import Split
 from peftx.errors import DataError
 from peftx_vision.config.tasks import ClassificationConfig
+from peftx_vision.tasks.mixing import BatchMix, RandAugment
 from peftx_vision.tasks.pixels import InputSpec, augment, prepare, to_input
 
 __all__ = ["ImageBatches", "PreparedSplit"]
@@ -78,7 +79,10 @@ class PreparedSplit:
 
 
 class ImageBatches:
-    """One pass over a split; every `iter` is a new pass, shuffled anew when `train`."""
+    """One pass over a split; every `iter` is a new pass, shuffled and augmented anew when `train`.
+
+    Mixup and CutMix need the number of `classes`, and make ``labels`` probabilities (B, C).
+    """
 
     def __init__(
         self,
@@ -88,9 +92,12 @@ class ImageBatches:
         *,
         train: bool = False,
         generator: torch.Generator | None = None,
+        classes: int = 0,
     ) -> None:
         self.source, self.batch_size, self.config = source, batch_size, config
         self.train, self.generator = train, generator
+        self._rand = RandAugment(config.rand_augment, source.spec) if train and config.rand_augment else None
+        self._mix = BatchMix(config, classes) if train and (config.mixup or config.cutmix) else None
 
     def __len__(self) -> int:
         return len(self._cut(torch.empty(len(self.source), dtype=torch.int64)))
@@ -102,7 +109,14 @@ class ImageBatches:
         for indices, pixels in zip(batches, self.source.stream(batches), strict=True):
             if self.train:
                 pixels = augment(pixels, self.config, self.generator)
-            yield {"images": to_input(pixels, self.source.spec), "labels": self.source.labels[indices]}
+            if self._rand is not None:
+                pixels = self._rand(pixels, self.generator)
+            images, labels = to_input(pixels, self.source.spec), self.source.labels[indices]
+            if self._mix is not None:
+                images, labels = self._mix(images, labels, self.generator)
+            if self.config.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            yield {"images": images, "labels": labels}
 
     def _cut(self, order: Tensor) -> list[Tensor]:
         parts = list(order.split(self.batch_size))
