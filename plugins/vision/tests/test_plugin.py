@@ -76,6 +76,9 @@ def test_unverified_loaders_say_so() -> None:
     assert {spec.name for spec in plugin.peftx_datasets() if not spec.verified} == {
         "vision.cifar10",
         "vision.cifar100",
+        "vision.fashion_mnist",
+        "vision.medmnist",
+        "vision.mnist",
     }
 
 

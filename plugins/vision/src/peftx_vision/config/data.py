@@ -7,7 +7,15 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["CifarConfig", "DigitsConfig", "ImageFolderConfig", "SplitConfig"]
+__all__ = [
+    "CifarConfig",
+    "DigitsConfig",
+    "ImageFolderConfig",
+    "MedMnistConfig",
+    "MnistConfig",
+    "OfficialConfig",
+    "SplitConfig",
+]
 
 
 class SplitConfig(BaseModel):
@@ -66,6 +74,14 @@ class CifarConfig(SplitConfig):
     )
 
 
+class MnistConfig(SplitConfig):
+    """Options of MNIST and Fashion-MNIST, whose test set is official."""
+
+    val_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="fraction of the official train set held out for validation"
+    )
+
+
 class ImageFolderConfig(_TestedConfig):
     """Options of a folder of images."""
 
@@ -75,4 +91,33 @@ class ImageFolderConfig(_TestedConfig):
         gt=0,
         lt=1,
         description="fraction held out for testing when the folder has no splits of its own",
+    )
+
+
+class OfficialConfig(BaseModel):
+    """Options of data sets whose splits are all official."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit_train: int | None = Field(
+        default=None,
+        ge=1,
+        description="train on this many images only, drawn with the proportions of the classes",
+    )
+    split_seed: int = Field(
+        default=0, ge=0, description="seed of limit_train; apart from seed, so runs share the draw"
+    )
+
+
+class MedMnistConfig(OfficialConfig):
+    """Options of MedMNIST."""
+
+    flag: str = Field(
+        default="pneumoniamnist",
+        description="the set, by the name of its file: pathmnist, dermamnist, octmnist, pneumoniamnist, "
+        "retinamnist, breastmnist, bloodmnist, tissuemnist, organamnist, organcmnist, organsmnist",
+    )
+    file: Path | None = Field(
+        default=None,
+        description="another .npz of the same form, not held to the official checksum",
     )
