@@ -93,6 +93,14 @@ def test_predict_prints_one_row_per_answer(peftx, run_folder, tmp_path, monkeypa
         ["b.png", "-", "-", "1.5000"],
     ]
     assert json.loads(peftx("predict", run_folder, tmp_path / "a.png", "--json")[1]) == answers
+    assert peftx("predict", run_folder, tmp_path / "a.png", "--csv")[1].splitlines() == [
+        "file,class,probability,value",
+        "a.png,cat,0.75,",
+        "a.png,dog,0.25,",
+        "b.png,,,1.5",
+    ]
+    status, _, err = peftx("predict", run_folder, tmp_path / "a.png", "--csv", "--json")
+    assert status == 2 and "choose one" in err
 
 
 def test_predict_names_files_that_are_not_there(peftx, run_folder):

@@ -117,6 +117,27 @@ def test_prediction_needs_no_data(folder: Path, registry: Registry, tmp_path: Pa
         predict(folder, [tmp_path / "missing.txt"], registry=registry)
 
 
+def test_a_folder_of_files_is_predicted_in_order(
+    folder: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = tmp_path / "points"
+    for name in ("b.txt", "a.TXT", "deep/c.txt", ".hidden/d.txt", "notes.md"):
+        (points / name).parent.mkdir(parents=True, exist_ok=True)
+        (points / name).write_text("1 2 3 4 5 6 7 8")
+    with pytest.raises(DataError, match="takes no folders"):
+        predict(folder, [points], registry=registry)
+    task = registry.tasks["toy.sorting"].load()
+    monkeypatch.setattr(task, "suffixes", (".txt",))
+    found = [
+        Path(one["path"]).relative_to(points).as_posix()
+        for one in predict(folder, [points], registry=registry)
+    ]
+    assert found == ["a.TXT", "b.txt", "deep/c.txt"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty has no file that ends in \.txt"):
+        predict(folder, [tmp_path / "empty"], registry=registry)
+
+
 def test_an_unfinished_run_is_refused(folder: Path, registry: Registry) -> None:
     (folder / "adapter").rename(folder / "elsewhere")
     with pytest.raises(RunError, match="did not finish"):

@@ -3,6 +3,7 @@ terminal."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import sys
@@ -47,6 +48,13 @@ def print_json(value: Any) -> None:
     # JSON has no NaN, which Python writes all the same
     known = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
     print(json.dumps(known, indent=2))
+
+
+def print_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print CSV with a heading; what is missing stays empty."""
+    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def heading(text: str) -> None:

@@ -132,17 +132,37 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Predict on files with the model of a run; needs the base model and the run folder, not the data.
 
+    A folder stands for the files in it and below it that the task can read, in the order of their names.
+
     Raises:
         RunError: the folder is no finished run.
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or a folder has none of the task's.
     """
     folder = Path(folder)
     plan, record = reopen(folder, registry, device=device, locate=False)
     task = make_task(plan, without_data(record))
+    files = [file for path in paths for file in _files(Path(path), task.suffixes)]
     backend, model = rebuild(plan, task, folder)
     model.eval()
     with torch.no_grad(), backend.autocast():
-        return task.predict(model, [Path(path) for path in paths], top=top, device=backend.device)
+        return task.predict(model, files, top=top, device=backend.device)
+
+
+def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if not suffixes:
+        raise DataError(f"{path} is a folder, and this task takes no folders: name the files in it")
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in suffixes
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not found:
+        raise DataError(f"the folder {path} has no file that ends in {', '.join(suffixes)}")
+    return found
 
 
 def without_data(record: dict[str, Any]) -> Dataset:

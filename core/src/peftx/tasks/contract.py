@@ -92,12 +92,14 @@ class Task(ABC):
 
     `primary`: the metric that selects and ranks; `units`: unit of each metric, for tables. `notes`: sentences
     a reader of the result must know (weights missing, head dropped); stored in the record. `workers`: threads
-    that may prepare batches, 0 for as many as the task thinks right.
+    that may prepare batches, 0 for as many as the task thinks right. `suffixes`: endings of the files that `predict`
+    takes out of a folder, lower case (".png"); none: files have to be named one by one.
     """
 
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {}
+    suffixes: ClassVar[tuple[str, ...]] = ()
     workers: int = 0
 
     def __init__(self, config: Any, data: Dataset, model: ModelSource, ctx: DataContext) -> None:

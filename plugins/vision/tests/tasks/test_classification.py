@@ -186,6 +186,10 @@ def test_a_folder_of_pictures_from_configuration_to_prediction(folder: Path, tmp
     assert sum(guess["probability"] for guess in found[0]["top"]) == pytest.approx(1.0, abs=1e-5)
     assert found[0]["top"][0]["probability"] >= found[0]["top"][1]["probability"]
 
+    every = predict(result.folder, [folder], top=1, registry=registry)
+    assert [answer["path"] for answer in every] == sorted(str(path) for path in folder.rglob("*.png"))
+    assert all(Path(answer["path"]).parent.name == answer["class"] for answer in every)
+
     damaged, tiny = tmp_path / "damaged.png", tmp_path / "tiny.png"
     damaged.write_bytes((folder / "left" / "0.png").read_bytes()[:200])
     Image.new("RGB", (1, 1)).save(tiny)

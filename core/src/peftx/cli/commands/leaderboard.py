@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftx.cli.app import State
-from peftx.cli.commands.results import open_index, print_csv, tell
-from peftx.cli.output import heading, note, print_json, print_table
+from peftx.cli.commands.results import open_index, tell
+from peftx.cli.output import heading, note, print_csv, print_json, print_table
 from peftx.errors import UnknownNameError, near_matches
 from peftx.report.board import Board, MeanRank, Standing, mean_ranks, rank_table
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from peftx.cli.output import note, print_json, print_table, table
+from peftx.cli.output import note, print_csv, print_json, print_table, table
 from peftx.report.board import score_text
 from peftx.report.table import Column, count, seconds
 
@@ -110,13 +108,6 @@ def tell(index: Index) -> None:
         note(f"note: {text}")
     for one in index.skipped:
         note(f"skipped: {one.folder}: {one.cause}")
-
-
-def print_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print CSV with a heading; what is missing stays empty."""
-    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
 
 
 def as_dict(entry: Entry) -> dict[str, Any]:

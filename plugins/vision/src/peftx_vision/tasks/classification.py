@@ -15,13 +15,16 @@ from peftx.errors import DataError
 from peftx.evaluation.classification import ClassificationMeter
 from peftx.tasks import Batch, ModelSource, Task
 from peftx_vision.config.tasks import ClassificationConfig, TimmConfig
-from peftx_vision.data.images import open_image
+from peftx_vision.data.images import EXTENSIONS, open_image
 from peftx_vision.models.weights import provenance
 from peftx_vision.tasks import pixels as px
 from peftx_vision.tasks.images import ImageBatches, PreparedSplit
 from peftx_vision.tasks.recipes import recipe
 
 __all__ = ["Classification"]
+
+#: Images that `predict` takes at a time.
+PREDICTED = 32
 
 
 class Classification(Task):
@@ -32,6 +35,7 @@ class Classification(Task):
 
     primary: ClassVar[str] = "accuracy"
     units: ClassVar[Mapping[str, str]] = {"accuracy": "%", "accuracy_top5": "%", "loss": "nats"}
+    suffixes: ClassVar[tuple[str, ...]] = EXTENSIONS
 
     config: ClassificationConfig
 
@@ -144,17 +148,19 @@ class Classification(Task):
         Raises:
             DataError: a file is missing, damaged, not an image, or smaller than a patch.
         """
-        images = [px.prepare(open_image(Path(path)), self.spec, f"image {path}") for path in inputs]
         results = []
-        for path, image in zip(inputs, images, strict=True):
-            batch = {"images": px.to_input(image[None], self.spec).to(device)}
-            probabilities = self.forward(model, batch).float().softmax(1)[0].cpu()
+        for at in range(0, len(inputs), PREDICTED):
+            paths = inputs[at : at + PREDICTED]
+            images = [px.prepare(open_image(Path(path)), self.spec, f"image {path}") for path in paths]
+            batch = {"images": px.to_input(torch.stack(images), self.spec).to(device)}
+            probabilities = self.forward(model, batch).float().softmax(1).cpu()
             values, indices = probabilities.topk(min(max(top, 1), self.classes))
-            ranked = [
-                {"class": self.data.classes[int(index)], "probability": float(value)}
-                for value, index in zip(values, indices, strict=True)
-            ]
-            results.append({"path": str(path), "class": ranked[0]["class"], "top": ranked})
+            for path, likely, which in zip(paths, values.tolist(), indices.tolist(), strict=True):
+                names = [self.data.classes[index] for index in which]
+                ranked = [
+                    {"class": name, "probability": value} for name, value in zip(names, likely, strict=True)
+                ]
+                results.append({"path": str(path), "class": names[0], "top": ranked})
         return results
 
     def _weights(self, device: torch.device) -> Tensor | None:  # (C,)
