@@ -40,9 +40,14 @@ def test_a_subset_maps_indices_and_labels() -> None:
 
 
 @pytest.mark.parametrize("names", [["train"], ["val", "test"], ["train", "val", "dev"]])
-def test_splits_are_train_val_and_possibly_test(names: list[str]) -> None:
-    with pytest.raises(ValueError, match="must be train, val and possibly test"):
+def test_splits_are_train_and_val_or_test(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="must be train and val, test or both"):
         Dataset("x.y", {name: Letters() for name in names}, ("a", "b"), "0")
+
+
+@pytest.mark.parametrize("names", [["train", "val"], ["train", "test"], ["train", "val", "test"]])
+def test_val_may_be_missing_where_there_is_a_test_split(names: list[str]) -> None:
+    assert list(Dataset("x.y", {name: Letters() for name in names}, ("a", "b"), "0").splits) == names
 
 
 def test_context_reads_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SPLITS", "DataContext", "Dataset", "Published", "Split", "Subset"]
 
-#: The names a split may have; `train` and `val` are always there, `test` only when something is held out.
+#: The names a split may have; `train` is always there, and `val`, `test` or both beside it. Without `val` there is
+#: nothing to choose an epoch by: training keeps the last one.
 SPLITS = ("train", "val", "test")
 
 Sample = TypeVar("Sample")
@@ -125,8 +126,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         strange = sorted(set(self.splits) - set(SPLITS))
-        missing = [name for name in ("train", "val") if name not in self.splits]
-        if strange or missing:
+        if strange or "train" not in self.splits or len(self.splits) < 2:
             raise ValueError(
-                f"splits of {self.name} must be train, val and possibly test, got {sorted(self.splits)}"
+                f"splits of {self.name} must be train and val, test or both, got {sorted(self.splits)}"
             )

@@ -321,9 +321,12 @@ def card(subject: DataSubject) -> None:
                 bool(held[flag]) == getattr(spec, flag),
                 f"the card says {flag} = {held[flag]}, the descriptor {getattr(spec, flag)}",
             )
+    called = subject.dataset.name
+    # what a parametric one adds is its argument, which it may spell in its own way
+    bare = called.partition(":")[0] if spec.parametric else called
     demand(
-        subject.dataset.name == subject.entry.name,
-        f"the data set calls itself {subject.dataset.name!r}, its descriptor {subject.entry.name!r}",
+        bare == subject.entry.name,
+        f"the data set calls itself {called!r}, its descriptor {subject.entry.name!r}",
     )
 
 
