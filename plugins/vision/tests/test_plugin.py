@@ -77,8 +77,10 @@ def test_unverified_loaders_say_so() -> None:
         "vision.cifar10",
         "vision.cifar100",
         "vision.fashion_mnist",
+        "vision.fgvc",
         "vision.medmnist",
         "vision.mnist",
+        "vision.vtab",
     }
 
 

@@ -243,6 +243,28 @@ def peftx_datasets() -> Iterator[DatasetSpec]:
         verified=False,
     )
     yield DatasetSpec(
+        name="vision.vtab",
+        summary="one of the nineteen tasks of VTAB-1k, as folder and lists: vtab:cifar, vtab:kitti, ...",
+        target="peftx_vision.data.vtab:load",
+        locate="peftx_vision.data.vtab:locate",
+        config="peftx_vision.config.data:VtabConfig",
+        licence="that of each data set",
+        source="https://arxiv.org/abs/1910.04867",
+        verified=False,
+        parametric=True,
+    )
+    yield DatasetSpec(
+        name="vision.fgvc",
+        summary="one of five sets of fine-grained classes: fgvc:cub, nabirds, flowers, dogs, cars",
+        target="peftx_vision.data.fgvc:load",
+        locate="peftx_vision.data.fgvc:locate",
+        config="peftx_vision.config.data:FgvcConfig",
+        licence="that of each data set",
+        source="https://arxiv.org/abs/2203.12119",
+        verified=False,
+        parametric=True,
+    )
+    yield DatasetSpec(
         name="vision.imagefolder",
         summary="your own images: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg",
         target="peftx_vision.data.imagefolder:load",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from peftx.cli import main
 from peftx.data import DataContext
 from peftx.errors import DataError
 from peftx_vision.config.data import ImageFolderConfig
@@ -121,6 +122,12 @@ def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
     changed = load(ImageFolderConfig(path=tmp_path), CTX).fingerprint
     (tmp_path / "a" / "0.png").rename(tmp_path / "a" / "00.png")
     assert len({before, changed, load(ImageFolderConfig(path=tmp_path), CTX).fingerprint}) == 3
+
+
+def test_the_card_keeps_its_law_with_the_path_in_the_name(tmp_path: Path) -> None:
+    put(tmp_path / "a", 10, 1)
+    put(tmp_path / "b", 10, 2)
+    assert main(["check", f"vision.imagefolder:{tmp_path}/", "--law", "card"]) == 0
 
 
 def test_a_relative_path_may_lie_in_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CifarConfig",
     "DigitsConfig",
+    "FgvcConfig",
     "ImageFolderConfig",
     "MedMnistConfig",
     "MnistConfig",
     "OfficialConfig",
     "SplitConfig",
+    "VtabConfig",
 ]
 
 
@@ -121,3 +123,24 @@ class MedMnistConfig(OfficialConfig):
         default=None,
         description="another .npz of the same form, not held to the official checksum",
     )
+
+
+class VtabConfig(OfficialConfig):
+    """Options of a task of VTAB-1k."""
+
+    path: str = Field(
+        description="the task: cifar, caltech101, dtd, oxford_flowers102, oxford_iiit_pet, svhn, sun397; "
+        "patch_camelyon, eurosat, resisc45, diabetic_retinopathy; clevr_count, clevr_dist, dmlab, kitti, "
+        "dsprites_loc, dsprites_ori, smallnorb_azi, smallnorb_ele"
+    )
+    split: Literal["tune", "final"] = Field(
+        default="final",
+        description="tune: train on 800 and validate on 200, to choose hyperparameters; final: train on all "
+        "1,000, keep the last epoch and score the test set",
+    )
+
+
+class FgvcConfig(OfficialConfig):
+    """Options of a set of FGVC."""
+
+    path: str = Field(description="the set: cub, nabirds, flowers, dogs, cars")

@@ -12,28 +12,23 @@ read, so that a text file named .jpg is found before training begins.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from peftx.data.contract import DataContext, Dataset, Split
+from peftx.data.contract import DataContext, Dataset
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.config.data import ImageFolderConfig
-from peftx_vision.data.images import EXTENSIONS, open_image, signature
+from peftx_vision.data.files import FileSplit, digest, heads
+from peftx_vision.data.images import EXTENSIONS
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["FileSplit", "load", "locate"]
+__all__ = ["load", "locate"]
 
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_HEAD = 64  # bytes of a file that are looked at, enough for every signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +46,6 @@ class _Part:
         return _Part(self.classes, files, tuple(self.labels[row] for row in rows))
 
 
-class FileSplit(Split["tuple[Image.Image, int]"]):
-    """Images that are decoded when asked for."""
-
-    def __init__(self, root: Path, files: Sequence[str], labels: Sequence[int]) -> None:
-        self.root = root
-        self.files = tuple(files)
-        self._labels = tuple(labels)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return open_image(self.root / self.files[index]), self._labels[index]
-
-    @property
-    def labels(self) -> Sequence[int]:
-        return self._labels
-
-
 def locate(config: ImageFolderConfig, ctx: DataContext) -> None:
     """Look at the folder's structure; DataError when it does not hold a data set. Opens no image."""
     _parts(_root(config, ctx))
@@ -85,7 +59,7 @@ def load(config: ImageFolderConfig, ctx: DataContext) -> Dataset:
     """
     root = _root(config, ctx)
     parts = _parts(root)
-    heads = {name: _heads(root, part) for name, part in parts.items()}
+    known = heads(root, [file for part in parts.values() for file in part.files])
     official = sorted(parts)
     train = parts["train"]
     if "val" not in parts:
@@ -105,7 +79,7 @@ def load(config: ImageFolderConfig, ctx: DataContext) -> Dataset:
         name=f"vision.imagefolder:{config.path}",
         splits=splits,
         classes=train.classes,
-        fingerprint=_digest(splits, train.classes, heads),
+        fingerprint=digest(splits, train.classes, known),
         card={
             "source": str(root),
             "licence": "the folder's own",
@@ -254,34 +228,3 @@ def _scan(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
 def _visible(name: str) -> bool:
     # macOS leaves __MACOSX beside what it unzips, full of ._name.jpg that are no images
     return not name.startswith(".") and name != "__MACOSX"
-
-
-def _heads(root: Path, part: _Part) -> dict[str, bytes]:
-    """Size and first bytes of every file, by path; DataError when one is not an image."""
-    heads: dict[str, bytes] = {}
-    for file in part.files:
-        path = root / file
-        try:
-            with path.open("rb") as handle:
-                head = handle.read(_HEAD)
-                size = handle.seek(0, os.SEEK_END)
-        except OSError as error:
-            raise DataError(f"cannot read the image {path} ({error.strerror or error})") from error
-        if not signature(head):
-            what = "is empty" if not size else "is not an image of a known kind"
-            raise DataError(f"{path} {what}; remove or replace it")
-        heads[file] = size.to_bytes(8, "little") + head
-    return heads
-
-
-def _digest(
-    splits: Mapping[str, FileSplit], classes: Sequence[str], heads: Mapping[str, Mapping[str, bytes]]
-) -> str:
-    """Digest over classes, splits, relative paths, sizes and first bytes; pixels are not read."""
-    known = {file: head for part in heads.values() for file, head in part.items()}
-    total = hashlib.sha256("\n".join(classes).encode())
-    for name, part in splits.items():
-        total.update(f"\n{name}\n".encode())
-        for file, label in zip(part.files, part.labels, strict=True):
-            total.update(f"{file}\t{label}\t".encode() + known[file])
-    return total.hexdigest()
