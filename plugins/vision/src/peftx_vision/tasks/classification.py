@@ -124,13 +124,13 @@ class Classification(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy in nats, with smoothed labels and weighted classes where asked for."""
-        logits = self.forward(model, batch).float()
-        return cross_entropy(
-            logits,
-            batch["labels"],
-            weight=self._weights(logits.device),
-            label_smoothing=self.config.label_smoothing,
-        )
+        logits, labels = self.forward(model, batch).float(), batch["labels"]
+        weights, smoothing = self._weights(logits.device), self.config.label_smoothing
+        if weights is None:
+            return cross_entropy(logits, labels, label_smoothing=smoothing)
+        # by the samples and not by their weights, so that parts of a batch add up to the whole
+        total = cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+        return total / len(labels)
 
     def meter(self) -> ClassificationMeter:
         """Return a fresh counter of accuracy, loss and calibration."""
