@@ -151,7 +151,7 @@ def test_its_parts_come_from_wheels_away_from_the_tree(stranger, repository):
 
 @pytest.mark.slow
 def test_every_law_holds(stranger):
-    """The plugin and its three methods; its own tests take a model of every kind of site."""
+    """The plugin and its three methods, on two models; `peftx check example` takes one of every kind of site."""
     check = ("peftx", "check", "--fast", "example", "--case", "linear", "--case", "timm_vit", "--json")
     outcome = stranger.run(*check, PEFTX_PLUGINS="example")
     assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr
