@@ -7,6 +7,7 @@ them in one, and so does naming a file: starting more costs longer than most fil
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -17,6 +18,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:  # the processes fill the cores already, and so would what they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a shell that starts something in the background makes it deaf to Ctrl-C, which some tests send to what they start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def cores() -> int:
