@@ -244,7 +244,7 @@ def peftx_datasets() -> Iterator[DatasetSpec]:
     )
     yield DatasetSpec(
         name="vision.vtab",
-        summary="one of the nineteen tasks of VTAB-1k, as folder and lists: vtab:cifar, vtab:kitti, ...",
+        summary="one of the nineteen tasks of VTAB-1k, as folder and lists, such as vtab:cifar or vtab:kitti",
         target="peftx_vision.data.vtab:load",
         locate="peftx_vision.data.vtab:locate",
         config="peftx_vision.config.data:VtabConfig",
