@@ -214,8 +214,7 @@ def _forwards(
     both comparisons. Where there is no memory for a copy, it is the model itself with its adapters switched off,
     and the merged forward is compared with the times of that before.
     """
-    split = "val" if "val" in task.splits() else "train"
-    batch = backend.place(next(iter(task.batches(split, min(train.batch_size, SAMPLES)))))
+    batch = backend.place(next(iter(task.batches(task.probe_split, min(train.batch_size, SAMPLES)))))
     model = adapted.model.eval()
     bare = _bare_copy(adapted, backend.device)
 

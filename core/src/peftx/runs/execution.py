@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftx.config.run import RunConfig, TrainConfig
 from peftx.config.toml import dumps
-from peftx.errors import DataError, Interrupted, PeftxError, RunError
+from peftx.errors import ConfigError, DataError, Interrupted, PeftxError, RunError
 from peftx.plugins.descriptors import MethodSpec
 from peftx.plugins.registry import Entry, Registry
 from peftx.plugins.targets import one_line
@@ -79,6 +79,7 @@ def execute(
     task = make_task(plan, data)
     task.prepare(task.splits())
     rows = _rows(plan, task, former)
+    _refuse_unscored(plan, task, rows)
     needed = rehearse(rows, task, backend)
     with _workplace(plan, former, backend) as folder:
         if former is not None:  # it may have been finished while this process was loading
@@ -117,6 +118,17 @@ def _rows(plan: Plan, task: Task, former: Former | None) -> list[Row]:
             train = TrainConfig(**settled | {"workers": free.workers, "checkpoint": free.checkpoint})
         rows.append(Row(method, config, train))
     return rows
+
+
+def _refuse_unscored(plan: Plan, task: Task, rows: list[Row]) -> None:
+    """Data without a validation split can neither stop training early nor be trained on without a test."""
+    if "val" in task.splits():
+        return
+    without = f"{task.data.name} has no validation split"
+    if any(row.train.patience is not None for row in rows):
+        raise ConfigError(f"{without}, and patience counts validations: leave it out")
+    if not plan.config.test:
+        raise ConfigError(f"{without}, so without the test split nothing would be scored: leave the test on")
 
 
 @contextlib.contextmanager

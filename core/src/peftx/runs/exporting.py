@@ -47,10 +47,10 @@ def export_run(
     refuse_taken(Path(out).expanduser())
     plan, record = reopen(Path(folder), registry, data_root=data_root, device=device)
     task = make_task(plan, load_data(plan))
-    task.prepare(["val"])
+    task.prepare([task.probe_split])
     backend, model = rebuild(plan, task, Path(folder))
     form = artifacts.form_of(model, form)
-    batch = next(iter(task.batches("val", min(PROBE, int(record["eval_batch_size"])))))
+    batch = next(iter(task.batches(task.probe_split, min(PROBE, int(record["eval_batch_size"])))))
     batch = {name: value.to(backend.device) for name, value in batch.items()}
     report = artifacts.merge(handle_of(model), probe=_Probe(task, batch), tolerance=tolerance, force=force)
     return artifacts.write_model(model, out, report, form)

@@ -145,6 +145,11 @@ class Task(ABC):
         names = list(self.data.splits)
         return [s for s in first if s in names] + [s for s in names if s not in first]
 
+    @property
+    def probe_split(self) -> str:
+        """The split whose samples are run for no score (to time, to compare): validation, or training without it."""
+        return "val" if "val" in self.splits() else "train"
+
     def prepare(self, splits: Sequence[str]) -> None:
         """Do now the work that every row of a run shares (decode, cache), and refuse data that do not fit.
 

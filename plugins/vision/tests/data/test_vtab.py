@@ -203,3 +203,35 @@ def test_a_run_on_final_keeps_the_last_epoch_and_scores_the_test_set(
     found = json.loads(capsys.readouterr().out)
     for row in found["rows"]:
         assert row["selected_on"] == "last epoch" and set(row["metrics"]) == {"test"}, row
+    assert main(["merge", "out", "--out", "merged"]) == 0, "measured on what there is: training images"
+    assert "0 of 32 predictions changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [("--patience=2", "patience counts validations"), ("--no-test", "nothing would be scored")],
+)
+def test_what_needs_a_validation_split_is_refused_before_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    sentence: str,
+) -> None:
+    put(tmp_path / "root")
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "run",
+        "vision",
+        "--method",
+        "core.head",
+        "--data",
+        "vtab:kitti",
+        "--baselines",
+        "none",
+        option,
+    ]
+    assert main([*command, "--data-root", "root", "--out", "out"]) == 2
+    told = capsys.readouterr().err
+    assert "vtab:kitti has no validation split" in told and sentence in told
+    assert not (tmp_path / "out").exists()
