@@ -13,7 +13,7 @@ from torch import nn
 
 import peftx
 from peftx.adapters import KINDS, AdapterMethod, Delta, Site
-from peftx.adapters.survey import base_modules, norm_sites, parameter_sites, weight_sites
+from peftx.adapters.survey import base_modules, in_model_order, norm_sites, parameter_sites, weight_sites
 
 
 def test_every_parameter_is_one_site(case: Any) -> None:
@@ -209,3 +209,11 @@ def test_a_method_may_take_normalisations_by_role_and_by_name() -> None:
     assert torch.allclose(model[1](model[0](x)), want, atol=1e-6)
     adapted.detach()
     assert peftx.attach(model, OfNorms, targets=["1"], also_train=[]).attachment().plan.keys == ("1",)
+
+
+def test_sites_in_the_order_of_the_model() -> None:
+    layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12)))
+    sites = weight_sites(layers)
+    assert [site.module for site in sorted(sites, key=lambda site: site.key)][:3] == ["0", "1", "10"]
+    ordered = in_model_order(layers, reversed(sites))
+    assert [site.module for site in ordered] == [str(place) for place in range(12)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from peftx.data import DataContext, Dataset, Split, Subset
+from peftx.errors import DataError
 
 
 class Letters(Split[str]):
@@ -68,3 +69,10 @@ def test_the_room_imports_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_data_root_that_is_no_folder(tmp_path: Path) -> None:
+    assert DataContext(None, tmp_path).checked_root() is None
+    assert DataContext(tmp_path, tmp_path).checked_root() == tmp_path
+    with pytest.raises(DataError, match=r"the data root .*nowhere is not a folder"):
+        DataContext(tmp_path / "nowhere", tmp_path).checked_root()

@@ -12,6 +12,7 @@ from torch import Tensor
 import peftx
 from peftx.adapters.methods.lora import LoRA
 from peftx.config.run import TrainConfig
+from peftx.errors import TrainingError
 from peftx.runs.efficiency import saved_bytes
 from peftx.training.accumulation import accumulate, training_loss
 from peftx.training.backend import Backend
@@ -105,3 +106,12 @@ def test_a_failing_loss_leaves_no_hook(toy: Any) -> None:
     with pytest.raises(ValueError, match="batch"):
         training_loss(task, adapted.model, adapted.model, batch)
     assert not adapted.model._forward_hooks
+
+
+def test_a_loss_that_calls_parts_of_the_model_is_refused_in_words(
+    toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, adapted = attached(toy)
+    monkeypatch.setattr(type(task), "loss", lambda self, model, batch: model.fc1.weight.sum())
+    with pytest.raises(TrainingError, match="call the model itself in Task.loss"):
+        training_loss(task, adapted.model, adapted.model, batch_of(task))

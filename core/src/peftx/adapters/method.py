@@ -19,9 +19,9 @@ from peftx.adapters.select import select_parameters, select_sites
 from peftx.adapters.site import Site, SitePlan
 from peftx.adapters.survey import norm_sites, parameter_sites, weight_sites
 from peftx.config.adapter import AdapterConfig
-from peftx.errors import SelectionError
+from peftx.errors import ConfigError, SelectionError
 
-__all__ = ["AdapterMethod", "is_chosen"]
+__all__ = ["AdapterMethod", "is_chosen", "refuse_dropout"]
 
 
 def is_chosen(config: AdapterConfig, field: str) -> bool:
@@ -29,6 +29,16 @@ def is_chosen(config: AdapterConfig, field: str) -> bool:
     return bool(
         getattr(config, field) != type(config).model_fields[field].get_default(call_default_factory=True)
     )
+
+
+def refuse_dropout(plan: SitePlan, dropout: float) -> None:
+    """Raise `ConfigError` where dropout on a layer's input is asked for and the layer's input is never seen."""
+    for site in plan:
+        if dropout and not site.product:
+            raise ConfigError(
+                f"dropout {dropout} cannot act on {site.key}: its weight is read without its layer being called "
+                f"({site.kind}), so its input is never seen; use dropout 0 or exclude the site"
+            )
 
 
 class AdapterMethod:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -18,7 +18,15 @@ from peftx.adapters.site import Site
 from peftx.adapters.slot import is_reserved
 from peftx.adapters.surveying import kept
 
-__all__ = ["STATISTICS", "base_modules", "norm_sites", "parameter_sites", "statistic_sites", "weight_sites"]
+__all__ = [
+    "STATISTICS",
+    "base_modules",
+    "in_model_order",
+    "norm_sites",
+    "parameter_sites",
+    "statistic_sites",
+    "weight_sites",
+]
 
 _LAYERS: tuple[tuple[type, str], ...] = (
     (nn.Linear, "linear"),
@@ -173,6 +181,12 @@ def _attention_sites(path: str, module: nn.MultiheadAttention, hit: RoleHit | No
                 weight=f"{part}_proj_weight",
                 **{**common, "bias": None},
             )
+
+
+def in_model_order(model: nn.Module, sites: Iterable[Site]) -> list[Site]:
+    """The sites as their modules stand in the model, slices of one weight by their rows; a plan sorts by key."""
+    places = {path: place for place, (path, _) in enumerate(base_modules(model))}
+    return sorted(sites, key=lambda site: (places[site.module], site.rows or (0, 0)))
 
 
 @kept

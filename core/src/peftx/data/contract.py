@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from peftx.errors import DataError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -47,6 +49,16 @@ class DataContext:
         from peftx.data.fetch import offline_by_environment
 
         return cls(root, cache_folder(), offline or offline_by_environment(), seed)
+
+    def checked_root(self) -> Path | None:
+        """`root`, for a loader that looks there.
+
+        Raises:
+            DataError: it is no folder.
+        """
+        if self.root is not None and not self.root.is_dir():
+            raise DataError(f"the data root {self.root} is not a folder")
+        return self.root
 
 
 class Split(ABC, Generic[Sample]):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from peftx.adapters import adapted
 from peftx.adapters.host import root_board
+from peftx.errors import TrainingError
 from peftx.tasks.contract import Batch, Task, batch_count, in_context
 from peftx.training.backend import Backend
 
@@ -68,6 +69,11 @@ def training_loss(task: Task, model: nn.Module, own: nn.Module, batch: Batch) ->
             loss = task.loss(model, batch)
         finally:
             hook.remove()
+        if not outputs:
+            raise TrainingError(
+                f"the method looks at what the model returns, and the loss of {type(task).__name__} called parts "
+                "of the model only; call the model itself in Task.loss, or train another method"
+            )
         return loss, outputs[-1]
 
     return handle.loss(run)

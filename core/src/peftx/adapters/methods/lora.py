@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from peftx.adapters.base import Base, Rows
 from peftx.adapters.delta import Delta
-from peftx.adapters.method import AdapterMethod
+from peftx.adapters.method import AdapterMethod, refuse_dropout
 from peftx.adapters.site import Site, SitePlan
 from peftx.config.methods import LoRAConfig
 from peftx.errors import ConfigError
@@ -161,12 +161,8 @@ class LoRA(AdapterMethod):
     kinds = ("linear", "linear_t", "conv1d", "conv2d", "embedding", "packed_attention")
 
     def check(self, plan: SitePlan, config: Any) -> None:
+        refuse_dropout(plan, config.dropout)
         for site in plan:
-            if config.dropout and not site.product:
-                raise ConfigError(
-                    f"dropout {config.dropout} cannot act on {site.key}: its weight is read without its layer being "
-                    f"called ({site.kind}), so its input is never seen; use dropout 0 or exclude the site"
-                )
             rank = self.Delta.rank_of(site, config)
             if rank < 1:
                 raise ConfigError(f"the rank of {site.key} must be at least 1, got {rank}; mend rank_pattern")

@@ -182,10 +182,9 @@ def locate(variant: Variant, ctx: DataContext) -> tuple[Path, Layout]:
     """
     cache = ctx.cache / variant.name
     places = [cache]
-    if ctx.root is not None:
-        if not ctx.root.is_dir():
-            raise DataError(f"the data root {ctx.root} is not a folder")
-        places = [ctx.root, ctx.root / variant.name.partition(".")[2], cache]
+    root = ctx.checked_root()
+    if root is not None:
+        places = [root, root / variant.name.partition(".")[2], cache]
     for place in places:
         for layout in variant.layouts:
             named = (place / layout.folder, place / _stem(layout) / layout.folder)

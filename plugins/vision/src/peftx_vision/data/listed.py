@@ -34,12 +34,11 @@ def find_folder(ctx: DataContext, what: str, names: Sequence[str], below: Sequen
     """
     cache = ctx.cache / what.partition(":")[0]
     places = [cache / name for name in names]
-    if ctx.root is not None:
-        if not ctx.root.is_dir():
-            raise DataError(f"the data root {ctx.root} is not a folder")
-        places = [ctx.root / part / name for part in ("", *below) for name in names] + places
-        if ctx.root.name in names:
-            places.insert(0, ctx.root)
+    root = ctx.checked_root()
+    if root is not None:
+        places = [root / part / name for part in ("", *below) for name in names] + places
+        if root.name in names:
+            places.insert(0, root)
     for place in places:
         if (place / mark).is_file():
             return place
@@ -48,7 +47,7 @@ def find_folder(ctx: DataContext, what: str, names: Sequence[str], below: Sequen
         raise DataError(f"{what}: {begun} has no {mark}; bring the data set with its lists")
     raise DataError(
         f"{what} is not there, and it cannot be downloaded: put its folder {names[0]} (with {mark}) into "
-        f"{ctx.root or cache}" + ("" if ctx.root else ", or name the folder above it with --data-root")
+        f"{root or cache}" + ("" if root else ", or name the folder above it with --data-root")
     )
 
 

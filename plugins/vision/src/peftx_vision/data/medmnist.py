@@ -57,19 +57,18 @@ def _flag(name: str) -> Flag:
 
 
 def _file(config: MedMnistConfig, ctx: DataContext, flag: Flag) -> Path:
-    if ctx.root is not None and not ctx.root.is_dir():
-        raise DataError(f"the data root {ctx.root} is not a folder")
+    root = ctx.checked_root()
     if config.file is not None:
         path = config.file.expanduser()
-        if ctx.root is not None and not path.is_absolute() and not path.exists():
-            path = ctx.root / path
+        if root is not None and not path.is_absolute() and not path.exists():
+            path = root / path
         if not path.is_file():
             raise DataError(f"no such file: {path}")
         return path
     name = f"{config.flag}.npz"
     remote = Remote(name, (f"{_FILES}{name}?download=1",), f"md5:{flag.md5}")
-    if ctx.root is not None:
-        for folder in (ctx.root / "medmnist", ctx.root):
+    if root is not None:
+        for folder in (root / "medmnist", root):
             if (folder / name).is_file():
                 return fetch(remote, folder, offline=True, what=f"vision.medmnist ({config.flag})")
     cache = ctx.cache / "vision.medmnist"

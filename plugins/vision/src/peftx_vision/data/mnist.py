@@ -205,10 +205,9 @@ def locate(variant: Variant, ctx: DataContext) -> tuple[Path, Path, Path, Path]:
     Raises DataError for a folder with some of the files or a download with a wrong checksum, NetworkError when
     there is nothing and no network.
     """
-    if ctx.root is not None:
-        if not ctx.root.is_dir():
-            raise DataError(f"the data root {ctx.root} is not a folder")
-        for place in (*(ctx.root / name for name in variant.folders), ctx.root):
+    root = ctx.checked_root()
+    if root is not None:
+        for place in (*(root / name for name in variant.folders), root):
             found = [_present(place, file) for file in variant.files]
             first, second, third, fourth = found
             if first and second and third and fourth:

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from peftx.adapters.activations import activation_sites
-from peftx.adapters.insert import Insert
 from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
+from peftx.adapters.survey import in_model_order
 from peftx.errors import SelectionError
 from peftx_kernels import bottleneck
 from peftx_vision.config.adaptertune import AdapterTuneConfig
+from peftx_vision.methods.bottleneck_insert import BottleneckInsert
 
 __all__ = ["AdapterTune", "AdapterTuneInsert"]
 
 _STD = 1e-4
 
 
-class AdapterTuneInsert(Insert):
+class AdapterTuneInsert(BottleneckInsert):
     r"""``out = y + alpha (U gelu(D y + b_D) + b_U)`` with y (..., d) the block's output, as it is: no norm before it.
 
     D (r, d) is Glorot uniform, U (d, r) and the biases are zero (`init` small: U and b_U from N(0, 1e-4^2)). Every
@@ -49,13 +50,7 @@ class AdapterTuneInsert(Insert):
         width = site.shape[0]
         return 2 * config.rank * width + config.rank + width
 
-    def insert(self, x: Tensor) -> Tensor:
-        return self._run(x, None)
-
-    def add(self, y: Tensor, x: Tensor) -> Tensor:
-        return self._run(x, y).to(y.dtype)
-
-    def _run(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, residual: Tensor | None) -> Tensor:
         return bottleneck(
             x,
             self.down,
@@ -81,9 +76,8 @@ class AdapterTune(AdapterMethod):
         if config.every == 1:
             return found
         # places are counted in the model's own order, those that are left out as well
-        order = {path: index for index, (path, _) in enumerate(model.named_modules())}
         places: dict[str, list[str]] = {}
-        for site in sorted(activation_sites(model), key=lambda site: order[site.module]):
+        for site in in_model_order(model, activation_sites(model)):
             places.setdefault(site.role, []).append(site.key)
         kept = [site for site in found if places[site.role].index(site.key) % config.every == 0]
         if len(found) and not kept:

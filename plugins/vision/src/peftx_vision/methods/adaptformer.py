@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peftx.adapters.insert import Insert
 from peftx.adapters.method import AdapterMethod, is_chosen
 from peftx.adapters.site import Site, SitePlan
 from peftx_kernels import bottleneck
 from peftx_vision.config.adaptformer import AdaptFormerConfig
+from peftx_vision.methods.bottleneck_insert import BottleneckInsert
 from peftx_vision.methods.halves import beside_the_mlp
 
 __all__ = ["AdaptFormer", "AdaptFormerInsert"]
@@ -22,7 +22,7 @@ __all__ = ["AdaptFormer", "AdaptFormerInsert"]
 _EPS = 1e-5
 
 
-class AdaptFormerInsert(Insert):
+class AdaptFormerInsert(BottleneckInsert):
     r"""``out = H + MLP(LN2(H)) + A(H)`` with H (B, T, d) the stream behind the attention.
 
         A(h) = s (U drop(relu(D h + b_D)) + b_U)
@@ -61,7 +61,7 @@ class AdaptFormerInsert(Insert):
         return 2 * hidden * width + biases + norm + int(config.learn_scale)
 
     def insert(self, x: Tensor) -> Tensor:
-        added = self._run(x, None)
+        added = super().insert(x)
         if self.norm != "out":
             return added
         assert self.norm_weight is not None and self.norm_bias is not None
@@ -69,10 +69,11 @@ class AdaptFormerInsert(Insert):
         return F.layer_norm(high, high.shape[-1:], self.norm_weight, self.norm_bias, _EPS)
 
     def add(self, y: Tensor, x: Tensor) -> Tensor:
-        x = x.reshape(y.shape)  # the block may have flattened the image in between (Swin)
-        return super().add(y, x) if self.norm == "out" else self._run(x, y).to(y.dtype)
+        if self.norm == "out":  # the norm is between the two
+            return y + self.insert(x.reshape(y.shape)).to(y.dtype)
+        return super().add(y, x)
 
-    def _run(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, residual: Tensor | None) -> Tensor:
         normed = self.norm == "in"
         return bottleneck(
             x,

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from peftx.adapters.base import Base
 from peftx.adapters.delta import Delta
 from peftx.adapters.handle import Adapted
-from peftx.adapters.insert import Insert
-from peftx.adapters.method import AdapterMethod
+from peftx.adapters.method import AdapterMethod, refuse_dropout
 from peftx.adapters.site import Site, SitePlan
-from peftx.errors import ArtifactError, ConfigError
+from peftx.adapters.survey import in_model_order
+from peftx.errors import ArtifactError
 from peftx_kernels import bottleneck
 from peftx_vision.config.bi_adapter import BiAdaptFormerConfig, BiLoRAConfig
+from peftx_vision.methods.bottleneck_insert import BottleneckInsert
 from peftx_vision.methods.halves import beside_the_mlp
 from peftx_vision.methods.low_bits import codes, packed, packed_bytes, quantised, unpacked
 
@@ -55,7 +56,7 @@ class _LowBits(Delta):
         return down, up
 
 
-class BiAdaptFormerInsert(_LowBits, Insert):
+class BiAdaptFormerInsert(_LowBits, BottleneckInsert):
     r"""``out = H + MLP(LN2(H)) + s U drop(relu(D H))``, H (B, T, d) the stream in front of LN2; no biases.
 
     Jie et al., "Revisiting the Parameter Efficiency of Adapters from the Perspective of Precision Redundancy", ICCV
@@ -72,13 +73,7 @@ class BiAdaptFormerInsert(_LowBits, Insert):
         """2 k d."""
         return 2 * config.width * site.shape[0]
 
-    def insert(self, x: Tensor) -> Tensor:
-        return self._run(x, None)
-
-    def add(self, y: Tensor, x: Tensor) -> Tensor:
-        return self._run(x.reshape(y.shape), y).to(y.dtype)
-
-    def _run(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, residual: Tensor | None) -> Tensor:
         down, up = self.maps()
         return bottleneck(
             x,
@@ -149,12 +144,7 @@ class BiLoRA(_Method):
     fallbacks = (("all-linear",),)
 
     def check(self, plan: SitePlan, config: Any) -> None:
-        for site in plan:
-            if config.dropout and not site.product:
-                raise ConfigError(
-                    f"dropout {config.dropout} cannot act on {site.key}: its weight is read without its layer being "
-                    f"called ({site.kind}), so its input is never seen; use dropout 0 or exclude the site"
-                )
+        refuse_dropout(plan, config.dropout)
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         return "k (in + out) a layer"
@@ -162,7 +152,6 @@ class BiLoRA(_Method):
 
 def _parts(adapted: Adapted) -> tuple[list[_LowBits], list[Tensor]]:
     """The deltas in the model's own order, and what the adapter owns whole."""
-    order = {path: index for index, (path, _) in enumerate(adapted.model.named_modules())}
     attachment = adapted.attachment()
     if not isinstance(attachment.method, _Method) or attachment.config.bits == 32:
         raise ArtifactError(
@@ -170,7 +159,7 @@ def _parts(adapted: Adapted) -> tuple[list[_LowBits], list[Tensor]]:
         )
     tensors = adapted.tensors()
     holders = {delta.site.key: delta for delta in adapted.model.modules() if isinstance(delta, _LowBits)}
-    sites = sorted(attachment.plan, key=lambda site: (order[site.module], site.rows or (0, 0)))
+    sites = in_model_order(adapted.model, attachment.plan)
     owned = [
         tensors[site.key, "value"] for site in sorted(attachment.owned, key=lambda site: -len(site.shape))
     ]

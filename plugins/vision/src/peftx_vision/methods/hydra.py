@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from peftx.adapters.base import Base
 from peftx.adapters.delta import Delta
-from peftx.adapters.method import AdapterMethod
+from peftx.adapters.method import AdapterMethod, refuse_dropout
 from peftx.adapters.site import Site, SitePlan
-from peftx.errors import ConfigError
 from peftx_vision.config.hydra import HydraConfig
 
 __all__ = ["Hydra", "HydraDelta"]
@@ -105,12 +104,7 @@ class Hydra(AdapterMethod):
     keeps_output = True
 
     def check(self, plan: SitePlan, config: Any) -> None:
-        for site in plan:
-            if config.dropout and not site.product:
-                raise ConfigError(
-                    f"dropout {config.dropout} cannot act on {site.key}: its weight is read without its layer being "
-                    f"called ({site.kind}), so its input is never seen; use dropout 0 or exclude the site"
-                )
+        refuse_dropout(plan, config.dropout)
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         return "k (in + 3 out) + 2 (k + out) a layer"

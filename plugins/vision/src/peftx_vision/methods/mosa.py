@@ -16,6 +16,7 @@ from peftx.adapters.method import AdapterMethod, is_chosen
 from peftx.adapters.site import Site, SitePlan
 from peftx_kernels import bottleneck
 from peftx_vision.config.mosa import MoSAConfig
+from peftx_vision.methods.bottleneck_insert import BottleneckInsert
 from peftx_vision.methods.halves import beside_the_mlp
 
 __all__ = ["MoSA", "MoSAInsert", "divergence", "owners"]
@@ -23,7 +24,7 @@ __all__ = ["MoSA", "MoSAInsert", "divergence", "owners"]
 _EPS = 1e-5
 
 
-class MoSAInsert(Insert):
+class MoSAInsert(BottleneckInsert):
     r"""``out = H + MLP(LN2(H)) + s (U_e drop(gelu(D LN_a(H) + b_D)) + b_e)`` in training, with a random expert e.
 
     U (d, k) is one dense tensor whose entries E experts share out: U_e has those of expert e and zeros elsewhere. In
@@ -95,13 +96,7 @@ class MoSAInsert(Insert):
             u, u_bias = u * (self.up_owner == up), u_bias.index_select(0, up)[0]
         return d, d_bias, u, u_bias, scale
 
-    def insert(self, x: Tensor) -> Tensor:
-        return self._run(x, None)
-
-    def add(self, y: Tensor, x: Tensor) -> Tensor:
-        return self._run(x.reshape(y.shape), y).to(y.dtype)
-
-    def _run(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, residual: Tensor | None) -> Tensor:
         chosen: list[Tensor | None] = [None, None]
         if self.training and self.experts > 1:
             # of torch's generator, which activation checkpointing puts back; on the device, so nobody waits for it

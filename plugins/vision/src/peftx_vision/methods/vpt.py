@@ -17,7 +17,7 @@ from peftx.adapters.host import base_class
 from peftx.adapters.insert import Insert, main_input, main_output, with_input, with_output
 from peftx.adapters.method import AdapterMethod
 from peftx.adapters.site import Site, SitePlan
-from peftx.adapters.survey import weight_sites
+from peftx.adapters.survey import in_model_order, weight_sites
 from peftx.errors import AdapterError, ConfigError, SelectionError
 from peftx_vision.config.vpt import VPTConfig
 
@@ -138,10 +138,8 @@ class VPTDeep(AdapterMethod):
                     "prompts need blocks in which every token attends to every other, wherever they stand, as those of "
                     f"a ViT or DeiT; {site.key}, of class {cls.__name__}, is not known to be one"
                 )
-        places = {path: place for place, (path, _) in enumerate(model.named_modules())}
-        ordered = sorted(found, key=lambda site: places[site.module])
         fans = [s.matrix[1] for s in weight_sites(model) if s.role == "embedding.patch" and not s.part]
-        return SitePlan(tuple(self._marked(ordered, fans[0] if fans else 0)))
+        return SitePlan(tuple(self._marked(in_model_order(model, found), fans[0] if fans else 0)))
 
     def _marked(self, blocks: list[Site], fan: int) -> list[Site]:
         return [_prompted(block, fan) for block in blocks]
