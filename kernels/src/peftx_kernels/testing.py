@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["TOLERANCES", "errors", "relative_error"]
+__all__ = ["TOLERANCES", "errors", "relative_error", "within"]
 
 #: relative error in the Frobenius norm that a value may have against float64, by type; gradients may have twice that
 TOLERANCES: dict[torch.dtype, float] = {
@@ -65,6 +65,11 @@ def errors(
         else:
             found[name] = relative_error(t.grad, true.grad)
     return found
+
+
+def within(found: Mapping[str, float], dtype: torch.dtype) -> bool:
+    """Whether the `errors` of an op that ran in this type are within `TOLERANCES`; gradients have twice that."""
+    return all(error <= TOLERANCES[dtype] * (1 if name == "y" else 2) for name, error in found.items())
 
 
 def _leaf(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:

@@ -42,3 +42,20 @@ def fresh() -> Iterator[None]:
     use("triton")
     yield
     use(None)
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """New memory holds NaN: whatever a kernel forgets to write is found."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=["fused", "library"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to the products with W: ours, and the library's with the rest added in place."""
+    from peftx_kernels.ops.lora_linear import launch
+
+    monkeypatch.setattr(launch, "LONGEST", 2048 if request.param == "fused" else 0)
+    return str(request.param)

@@ -1,21 +1,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases.dora import NAMES, against_float64, tensors
 from torch import Tensor
 
 from peftx_kernels import activation_source, dora_linear, dora_norm, lora_linear, row_sq
 from peftx_kernels.ops.dora_linear import reference
-from peftx_kernels.ops.lora_linear import launch
-from peftx_kernels.testing import TOLERANCES, errors, relative_error
+from peftx_kernels.testing import TOLERANCES, errors, relative_error, within
 
 HALF = (torch.bfloat16, torch.float16)
-NAMES = ("x", "weight", "bias", "a", "b", "magnitude")
 SHAPES = [  # rows, in, out, rank
     ((1,), 5, 3, 1),
     ((63,), 31, 65, 8),
@@ -26,59 +25,25 @@ SHAPES = [  # rows, in, out, rank
 ]
 
 
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """New memory holds NaN: whatever a kernel forgets to write is found."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=["fused", "library"])
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to the products with W: ours, and the library's with the rest added in place."""
-    monkeypatch.setattr(launch, "LONGEST", 2048 if request.param == "fused" else 0)
-    return str(request.param)
-
-
-def tensors(rows: tuple[int, ...], width: int, out: int, rank: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Gates between 0.7 and 1.3; the magnitude in fp32, as an adapter keeps it beside a half-precision model."""
-    shapes = ((*rows, width), (out, width), (out,), (rank, width), (out, rank))
-    spread = (1.0, width**-0.5, 1.0, width**-0.5, rank**-0.5)
-    drawn = zip(NAMES, shapes, spread, strict=False)
-    given = {name: (torch.randn(shape) * by).to(dtype) for name, shape, by in drawn}
-    merged = given["weight"].double() + 0.7 * given["b"].double() @ given["a"].double()
-    given["magnitude"] = (merged.norm(dim=1) * (0.7 + 0.6 * torch.rand(out))).float()
-    return {name: t.requires_grad_() for name, t in given.items()}
-
-
-def right(found: dict[str, float], dtype: torch.dtype) -> bool:
-    return all(error <= TOLERANCES[dtype] * (1 if name == "y" else 2) for name, error in found.items())
-
-
-def against_float64(given: dict[str, Tensor], **options: Any) -> dict[str, float]:
-    return errors(dora_linear, reference.dora_linear, given, scale=0.7, **options)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_value_and_every_gradient(shape: Any, dtype: torch.dtype) -> None:
     given = tensors(*shape, dtype)
     found = against_float64(given)
-    assert found.keys() == {"y", *NAMES} and right(found, dtype), found
+    assert found.keys() == {"y", *NAMES} and within(found, dtype), found
 
 
 def test_the_way_over_the_library(route: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         found = against_float64(tensors((65,), 40, 72, 8, dtype))
-        assert right(found, dtype), found
+        assert within(found, dtype), found
 
 
 def test_bias_may_be_missing(route: str) -> None:
     given: dict[str, Any] = tensors((9,), 24, 20, 4, torch.float32)
     given["bias"] = None
     found = against_float64(given)
-    assert "bias" not in found and right(found, torch.float32), found
+    assert "bias" not in found and within(found, torch.float32), found
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -98,7 +63,7 @@ def test_every_choice_of_trained_inputs(recompute: bool) -> None:
             lambda **t: run(reference.dora_linear, *t.values()),
             given,
         )
-        assert right(found, torch.float32), (chosen, found)
+        assert within(found, torch.float32), (chosen, found)
 
 
 def test_strided_inputs_and_cotangents() -> None:
@@ -107,13 +72,13 @@ def test_strided_inputs_and_cotangents() -> None:
     given["a"] = torch.randn(16, 2).t().requires_grad_()
     given["b"] = torch.randn(2, 8).t().requires_grad_()
     given["weight"] = torch.randn(16, 8).t().requires_grad_()
-    assert right(against_float64(given), torch.float32)
+    assert within(against_float64(given), torch.float32)
     given["weight"] = torch.randn(16, 16)[::2].requires_grad_()
-    assert right(against_float64(given), torch.float32)
+    assert within(against_float64(given), torch.float32)
     given["weight"] = torch.randn(8, 32)[:, ::2].requires_grad_()  # no stride of 1
     with torch.no_grad():
         given["magnitude"][1] = 0.0
-    assert right(against_float64(given), torch.float32)
+    assert within(against_float64(given), torch.float32)
     y, want = dora_linear(*given.values(), 0.7), reference.dora_linear(*given.values(), 0.7)
     for cotangent in (torch.randn(8, 4, 6).permute(2, 1, 0), torch.ones(1).expand(6, 4, 8)):
         for one, two in zip(
@@ -144,7 +109,7 @@ def test_cotangents_with_long_rows(out: int) -> None:
 def test_empty_and_vector_inputs(rows: tuple[int, ...], route: str) -> None:
     given = tensors(rows, 6, 5, 2, torch.float32)
     found = against_float64(given)
-    assert right(found, torch.float32), found
+    assert within(found, torch.float32), found
     if 0 in rows:
         y = dora_linear(*given.values(), 0.7)
         assert y.shape == (*rows, 5)
@@ -195,7 +160,7 @@ def test_gates_near_zero_keep_their_gradient(dtype: torch.dtype) -> None:
         given["magnitude"][:5] *= torch.tensor([0.0, 1e-5, -1e-4, 5e-3, 0.2])
         given["magnitude"][18:] *= 1e-3
     found = against_float64(given)
-    assert right(found, dtype), found
+    assert within(found, dtype), found
     small = torch.cat([torch.arange(5), torch.arange(18, 21)])
     cotangent = torch.randn(70, 21).to(dtype)
     exact = {name: t.detach().double().requires_grad_() for name, t in given.items()}
@@ -238,7 +203,7 @@ def test_dropout_is_that_of_lora(route: str) -> None:
         return (magnitude / norm) * inner.double() + bias
 
     found = errors(ours, parts, given)
-    assert len(found) == 7 and right(found, torch.float32), found
+    assert len(found) == 7 and within(found, torch.float32), found
 
 
 def test_dropout_reproduces_and_only_trains() -> None:

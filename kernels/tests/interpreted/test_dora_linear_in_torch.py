@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases.dora import against_float64, tensors
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from peftx_kernels import activation_source, dora_linear, row_sq, use
 from peftx_kernels.ops.dora_linear import reference
 from peftx_kernels.ops.dora_linear.launch import dora_gradients
-from peftx_kernels.ops.lora_linear import launch
 from peftx_kernels.testing import TOLERANCES, errors, relative_error
 
 F32 = torch.float32
-NAMES = ("x", "weight", "bias", "a", "b", "magnitude")
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """New memory holds NaN: whatever a kernel forgets to write is found."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=["fused", "library"])
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to the products with W: ours, and the library's with the rest added in place."""
-    monkeypatch.setattr(launch, "LONGEST", 2048 if request.param == "fused" else 0)
-    return str(request.param)
-
-
-def tensors(rows: tuple[int, ...], width: int, out: int, rank: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Gates between 0.7 and 1.3; the magnitude in fp32, as an adapter keeps it beside a half-precision model."""
-    shapes = ((*rows, width), (out, width), (out,), (rank, width), (out, rank))
-    spread = (1.0, width**-0.5, 1.0, width**-0.5, rank**-0.5)
-    drawn = zip(NAMES, shapes, spread, strict=False)
-    given = {name: (torch.randn(shape) * by).to(dtype) for name, shape, by in drawn}
-    merged = given["weight"].double() + 0.7 * given["b"].double() @ given["a"].double()
-    given["magnitude"] = (merged.norm(dim=1) * (0.7 + 0.6 * torch.rand(out))).float()
-    return {name: t.requires_grad_() for name, t in given.items()}
-
-
-def right(found: dict[str, float], dtype: torch.dtype) -> bool:
-    return all(error <= TOLERANCES[dtype] * (1 if name == "y" else 2) for name, error in found.items())
-
-
-def against_float64(given: dict[str, Tensor], **options: Any) -> dict[str, float]:
-    return errors(dora_linear, reference.dora_linear, given, scale=0.7, **options)
 
 
 def identity(t: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
+from kernel_cases.lora import tensors
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from peftx_kernels import activation_source, lora_linear, lora_linear_slices
 from peftx_kernels.dropout import kept_fraction
-from peftx_kernels.ops.lora_linear import launch, reference
+from peftx_kernels.ops.lora_linear import reference
 from peftx_kernels.ops.lora_linear.mask import keep
-from peftx_kernels.testing import TOLERANCES, errors, relative_error
+from peftx_kernels.testing import TOLERANCES, errors, relative_error, within
 
 HALF = (torch.bfloat16, torch.float16)
 SHAPES = [  # rows, in, out, rank
@@ -29,51 +30,17 @@ SHAPES = [  # rows, in, out, rank
 ]
 
 
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """New memory holds NaN: whatever a kernel forgets to write is found."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=["fused", "library"])
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to the products with W: ours, and the library's with the rest added in place."""
-    monkeypatch.setattr(launch, "LONGEST", 2048 if request.param == "fused" else 0)
-    return str(request.param)
-
-
-def tensors(rows: tuple[int, ...], width: int, out: int, rank: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    shapes = {
-        "x": (*rows, width),
-        "weight": (out, width),
-        "bias": (out,),
-        "a": (rank, width),
-        "b": (out, rank),
-    }
-    spread = {"weight": max(1, width) ** -0.5, "a": max(1, width) ** -0.5, "b": rank**-0.5}
-    return {
-        name: (torch.randn(shape) * spread.get(name, 1.0)).to(dtype).requires_grad_()
-        for name, shape in shapes.items()
-    }
-
-
-def right(found: dict[str, float], dtype: torch.dtype) -> bool:
-    return all(error <= TOLERANCES[dtype] * (1 if name == "y" else 2) for name, error in found.items())
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_value_and_every_gradient(shape: Any, dtype: torch.dtype) -> None:
     found = errors(lora_linear, reference.lora_linear, tensors(*shape, dtype), scale=0.7)
-    assert found.keys() == {"y", "x", "weight", "bias", "a", "b"} and right(found, dtype), found
+    assert found.keys() == {"y", "x", "weight", "bias", "a", "b"} and within(found, dtype), found
 
 
 def test_the_way_over_the_library(route: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         found = errors(lora_linear, reference.lora_linear, tensors((65,), 40, 72, 8, dtype), scale=0.7)
-        assert right(found, dtype), found
+        assert within(found, dtype), found
 
 
 def test_every_choice_of_trained_inputs() -> None:
@@ -82,7 +49,7 @@ def test_every_choice_of_trained_inputs() -> None:
         given = tensors((4, 3), 6, 5, 2, torch.float32)
         for name, trained in zip(names, chosen, strict=True):
             given[name].requires_grad_(trained)
-        assert right(errors(lora_linear, reference.lora_linear, given, scale=1.3), torch.float32), chosen
+        assert within(errors(lora_linear, reference.lora_linear, given, scale=1.3), torch.float32), chosen
 
 
 def test_strided_inputs_and_cotangents() -> None:
@@ -90,7 +57,7 @@ def test_strided_inputs_and_cotangents() -> None:
     given["x"] = torch.randn(16, 4, 12).permute(2, 1, 0)[::2].requires_grad_()
     given["a"] = torch.randn(16, 2).t().requires_grad_()
     given["weight"] = torch.randn(16, 8).t().requires_grad_()
-    assert right(errors(lora_linear, reference.lora_linear, given, scale=0.7), torch.float32)
+    assert within(errors(lora_linear, reference.lora_linear, given, scale=0.7), torch.float32)
     y = lora_linear(*given.values(), 0.7)
     want = reference.lora_linear(*given.values(), 0.7)
     for cotangent in (torch.randn(8, 4, 6).permute(2, 1, 0), torch.ones(1).expand(6, 4, 8)):
@@ -106,7 +73,7 @@ def test_strided_inputs_and_cotangents() -> None:
 def test_empty_and_vector_inputs(rows: tuple[int, ...], route: str) -> None:
     given = tensors(rows, 6, 5, 2, torch.float32)
     found = errors(lora_linear, reference.lora_linear, given, scale=1.0)
-    assert right(found, torch.float32), found
+    assert within(found, torch.float32), found
     if 0 in rows:
         y = lora_linear(*given.values(), 1.0)
         assert y.shape == (*rows, 5)
@@ -163,7 +130,7 @@ def apart(dtype: torch.dtype) -> tuple[dict[str, Tensor], Callable[..., Any]]:
 def test_slices(dtype: torch.dtype, route: str) -> None:
     given, call = apart(dtype)
     found = errors(call(lora_linear_slices), call(reference.lora_linear_slices), given)
-    assert len(found) == 10 and right(found, dtype), found
+    assert len(found) == 10 and within(found, dtype), found
 
 
 def test_slices_of_high_rank() -> None:
@@ -179,7 +146,7 @@ def test_slices_of_high_rank() -> None:
         )
 
     found = errors(run(lora_linear_slices), run(reference.lora_linear_slices), given)
-    assert right(found, torch.float32), found
+    assert within(found, torch.float32), found
 
 
 def test_one_frozen_part_gets_no_gradient() -> None:
@@ -187,7 +154,7 @@ def test_one_frozen_part_gets_no_gradient() -> None:
     given["a1"].requires_grad_(False)
     given["b2"].requires_grad_(False)
     found = errors(call(lora_linear_slices), call(reference.lora_linear_slices), given)
-    assert "a1" not in found and "b2" not in found and right(found, torch.float32), found
+    assert "a1" not in found and "b2" not in found and within(found, torch.float32), found
 
 
 # Dropout
@@ -236,7 +203,7 @@ def test_one_mask_in_all_kernels(rows: int, width: int, route: str) -> None:
 
     for rank in (3, 70):
         found = errors(ours, exact, tensors((rows,), width, 50, rank, torch.float32))
-        assert right(found, torch.float32), found
+        assert within(found, torch.float32), found
 
 
 @triton.jit

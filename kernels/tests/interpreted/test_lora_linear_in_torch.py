@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases.lora import tensors
 from torch import Tensor
 
 from peftx_kernels import activation_source, lora_linear, lora_linear_slices, use
-from peftx_kernels.ops.lora_linear import launch, reference
+from peftx_kernels.ops.lora_linear import reference
 from peftx_kernels.ops.lora_linear.launch import lora_backward, lora_forward
-from peftx_kernels.testing import TOLERANCES, errors
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """New memory holds NaN: whatever a kernel forgets to write is found."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=["fused", "library"])
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to the products with W: ours, and the library's with the rest added in place."""
-    monkeypatch.setattr(launch, "LONGEST", 2048 if request.param == "fused" else 0)
-    return str(request.param)
-
-
-def tensors(rows: tuple[int, ...], width: int, out: int, rank: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    shapes = {
-        "x": (*rows, width),
-        "weight": (out, width),
-        "bias": (out,),
-        "a": (rank, width),
-        "b": (out, rank),
-    }
-    spread = {"weight": max(1, width) ** -0.5, "a": max(1, width) ** -0.5, "b": rank**-0.5}
-    return {
-        name: (torch.randn(shape) * spread.get(name, 1.0)).to(dtype).requires_grad_()
-        for name, shape in shapes.items()
-    }
-
-
-def right(found: dict[str, float], dtype: torch.dtype) -> bool:
-    return all(error <= TOLERANCES[dtype] * (1 if name == "y" else 2) for name, error in found.items())
+from peftx_kernels.testing import TOLERANCES, errors, within
 
 
 def apart(dtype: torch.dtype) -> tuple[dict[str, Tensor], Callable[..., Any]]:
@@ -112,7 +78,7 @@ def test_the_input_is_recomputed() -> None:
         return op(h, *rest.values(), 1.3, source=activation_source(h) if op is lora_linear else None)
 
     found = errors(lambda **t: run(lora_linear, **t), lambda **t: run(reference.lora_linear, **t), given)
-    assert right(found, torch.float32), found
+    assert within(found, torch.float32), found
 
 
 def test_output_may_be_changed_in_place(route: str) -> None:

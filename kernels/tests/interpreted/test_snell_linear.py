@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases.snell import a_part, factors, layer
 from torch import Tensor
 
 from peftx_kernels import SnellPart, activation_source, snell_linear, snell_update
@@ -28,14 +28,6 @@ SHAPES = [  # rows, in, out, groups, coordinates
 
 
 @pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """New memory holds NaN: whatever a kernel forgets to write is found."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(autouse=True)
 def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes milliseconds for an iteration, whatever its tile."""
     for name in ("FORM", "SUMS", "CONTRACT"):
@@ -50,23 +42,6 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch, large_tiles: None) -> None:
         monkeypatch.setattr(sizes, name, Tile(16, 16, 1))
     monkeypatch.setattr(sizes, "_WARPS", 3)
     monkeypatch.setattr(sizes, "JOIN", 32)
-
-
-def a_part(start: int, stop: int, width: int, shape: tuple[int, int] = (2, 3), **fields: Any) -> SnellPart:
-    groups, coordinates = shape
-    a, b = ((torch.randn(groups, n, coordinates) * 0.4).requires_grad_() for n in (width, stop - start))
-    mixed = fields.pop("mix", False)
-    mix = tuple(torch.tensor([v]).requires_grad_() for v in (1.3, 0.7, 0.2)) if mixed else None
-    return SnellPart(start, stop, a, b, **{"sparsity": 0.6, "scale": 0.7, "mix": mix, **fields})
-
-
-def factors(*parts: SnellPart) -> list[Tensor]:
-    return [t for part in parts for t in (part.a, part.b, *(part.mix or ()))]
-
-
-def layer(rows: tuple[int, ...], width: int, out: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    shapes = ((*rows, width), (out, width), (out,))
-    return [(torch.randn(shape) * width**-0.5).to(dtype).requires_grad_() for shape in shapes]
 
 
 def compare(inputs: list[Tensor | None], parts: list[SnellPart], **options: Any) -> None:

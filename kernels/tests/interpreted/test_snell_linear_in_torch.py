@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases.snell import a_part, factors, layer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from peftx_kernels import SnellPart, activation_source, snell_linear, snell_update
+from peftx_kernels import activation_source, snell_linear, snell_update
 from peftx_kernels.ops.snell_linear import launch, op, sizes
 from peftx_kernels.ops.snell_linear.launch import contract, form, form_again, numbers
 from peftx_kernels.ops.snell_linear.sizes import Tile
 from peftx_kernels.testing import relative_error
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """New memory holds NaN: whatever a kernel forgets to write is found."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True)
@@ -36,23 +28,6 @@ def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORM", "SUMS", "CONTRACT"):
         monkeypatch.setattr(sizes, name, Tile(256, 128, 1))
     monkeypatch.setattr(sizes, "JOIN", 2048)
-
-
-def a_part(start: int, stop: int, width: int, shape: tuple[int, int] = (2, 3), **fields: Any) -> SnellPart:
-    groups, coordinates = shape
-    a, b = ((torch.randn(groups, n, coordinates) * 0.4).requires_grad_() for n in (width, stop - start))
-    mixed = fields.pop("mix", False)
-    mix = tuple(torch.tensor([v]).requires_grad_() for v in (1.3, 0.7, 0.2)) if mixed else None
-    return SnellPart(start, stop, a, b, **{"sparsity": 0.6, "scale": 0.7, "mix": mix, **fields})
-
-
-def factors(*parts: SnellPart) -> list[Tensor]:
-    return [t for part in parts for t in (part.a, part.b, *(part.mix or ()))]
-
-
-def layer(rows: tuple[int, ...], width: int, out: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    shapes = ((*rows, width), (out, width), (out,))
-    return [(torch.randn(shape) * width**-0.5).to(dtype).requires_grad_() for shape in shapes]
 
 
 # What is kept, and what is in flight

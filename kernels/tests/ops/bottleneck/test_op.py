@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases.bottleneck import own, tensors
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -23,41 +24,6 @@ SHAPES = [  # rows, width, units
     ((7,), 130, 64),
     ((3, 11), 20, 256),
 ]
-
-
-def tensors(
-    rows: tuple[int, ...],
-    width: int,
-    units: int,
-    dtype: torch.dtype,
-    *,
-    norm: bool = True,
-    separate: bool = True,
-    learned: bool = True,
-) -> dict[str, Tensor]:
-    def leaf(*shape: int, size: float = 0.5, centre: float = 0.0) -> Tensor:
-        return (torch.randn(shape) * size + centre).to(dtype).requires_grad_()
-
-    given = {
-        "h": leaf(*rows, width, size=1.0, centre=0.3),
-        "down": leaf(units, width),
-        "up": leaf(width, units),
-    }
-    given |= {"down_bias": leaf(units), "up_bias": leaf(width)}
-    if separate:
-        given["residual"] = leaf(*rows, width, size=1.0)
-    if norm:
-        given |= {"norm_weight": leaf(width, size=0.2, centre=1.0), "norm_bias": leaf(width)}
-    if learned:
-        given["scale"] = leaf(size=0.1, centre=0.7)
-    return given
-
-
-def with_own_residual(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(h: Tensor, **options: Any) -> Tensor:
-        return op(h, residual=h, **options)
-
-    return run
 
 
 def allowed(name: str, dtype: torch.dtype, activation: str) -> float:
@@ -79,7 +45,7 @@ def test_value_and_every_gradient(shape: Any, dtype: torch.dtype, norm: bool) ->
             given = tensors(*shape, dtype, norm=norm, separate=separate)
             options = {"activation": activation, "norm_eps": 1e-6 if norm else None}
             ops = bottleneck, reference.bottleneck
-            found = errors(*(ops if separate else map(with_own_residual, ops)), given, **options)
+            found = errors(*(ops if separate else map(own, ops)), given, **options)
             wrong = {k: v for k, v in found.items() if not v < allowed(k, dtype, activation)}
             assert not wrong, (activation, separate, wrong)
 
@@ -94,7 +60,7 @@ def test_every_choice_of_trained_inputs() -> None:
                 given[name].requires_grad_(bool(trained >> bit & 1))
         options: dict[str, Any] = {"activation": ACTIVATIONS[trained % 4], "norm_eps": 1e-6 if norm else None}
         ops = bottleneck, reference.bottleneck
-        found = errors(*(ops if separate else map(with_own_residual, ops)), given, **options)
+        found = errors(*(ops if separate else map(own, ops)), given, **options)
         assert max(found.values()) < 1e-11, (trained, found)
 
 
@@ -140,7 +106,7 @@ def test_zero_up_is_exactly_the_residual(dtype: torch.dtype, separate: bool) -> 
     with torch.no_grad():
         given["up"].zero_()
         given["up_bias"].zero_()
-    op = bottleneck if separate else with_own_residual(bottleneck)
+    op = bottleneck if separate else own(bottleneck)
     for rate in (0.0, 0.5):
         o = op(**given, norm_eps=1e-6, dropout=rate, training=True)
         assert torch.equal(o, given["residual" if separate else "h"])
@@ -167,7 +133,7 @@ def test_the_residual_gets_the_very_gradient() -> None:
 def test_empty_and_vector_inputs(rows: tuple[int, ...], separate: bool) -> None:
     given = tensors(rows, 6, 5, torch.float64, separate=separate)
     ops = bottleneck, reference.bottleneck
-    found = errors(*(ops if separate else map(with_own_residual, ops)), given, norm_eps=1e-6)
+    found = errors(*(ops if separate else map(own, ops)), given, norm_eps=1e-6)
     assert max(found.values()) < 1e-12, found
     assert ops[0](**given, norm_eps=1e-6).shape == (*rows, 6)
 
@@ -193,7 +159,7 @@ def test_strided_inputs_and_cotangents() -> None:
 @pytest.mark.parametrize("separate", [False, True])
 def test_output_may_be_changed_in_place(separate: bool) -> None:
     given = tensors((4,), 6, 5, torch.float64, separate=separate)
-    op = bottleneck if separate else with_own_residual(bottleneck)
+    op = bottleneck if separate else own(bottleneck)
     inputs = list(given.values())
     plain = torch.autograd.grad(F.relu(op(**given, norm_eps=1e-6)).sum(), inputs)
     changed = torch.autograd.grad(op(**given, norm_eps=1e-6).relu_().sum(), inputs)
@@ -226,7 +192,7 @@ def test_dropout_equals_the_reference(separate: bool) -> None:
     def seeded(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(**options: Any) -> Tensor:
             torch.manual_seed(5)
-            return (op if separate else with_own_residual(op))(**options, dropout=0.3, training=True)
+            return (op if separate else own(op))(**options, dropout=0.3, training=True)
 
         return run
 
@@ -276,8 +242,8 @@ def test_autocast_keeps_the_residual_stream() -> None:
     want = reference.bottleneck(**{k: t.detach().double() for k, t in given.items()}, norm_eps=1e-6)
     for separate in (True, False):
         arguments = given if separate else {k: t for k, t in given.items() if k != "residual"}
-        op = bottleneck if separate else with_own_residual(bottleneck)
-        ops = op, (reference.bottleneck if separate else with_own_residual(reference.bottleneck))
+        op = bottleneck if separate else own(bottleneck)
+        ops = op, (reference.bottleneck if separate else own(reference.bottleneck))
         with torch.autocast("cpu", torch.bfloat16):
             o = op(**arguments, norm_eps=1e-6)
             assert o.dtype == torch.float32
