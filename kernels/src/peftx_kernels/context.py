@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["autocast_off", "compute_dtype", "is_checkpointing", "is_tracing", "own_linear", "wide"]
+__all__ = [
+    "as_rows",
+    "autocast_off",
+    "compute_dtype",
+    "is_checkpointing",
+    "is_tracing",
+    "on_device",
+    "own_linear",
+    "wide",
+]
 
 _AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "xpu", "mps", "hpu"})
 
@@ -31,6 +40,16 @@ def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     if device in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
+
+
+def as_rows(t: Tensor) -> Tensor:  # (..., D) -> (T, D)
+    """Return a tensor with all dimensions but the last in one: a view where that can be, t itself where it is so."""
+    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
+
+
+def on_device(t: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which the tensor's GPU is the current one: Triton launches on that, whatever it is given."""
+    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
 
 
 def own_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from peftx_kernels.raw_op import raw_op
+from peftx_kernels.raw_op import _first, raw_op
 
 
 @triton.jit
@@ -64,3 +65,19 @@ def test_one_graph_twice_in_it() -> None:
     y = torch.compile(twice, fullgraph=True, backend="aot_eager")(x)
     y.sum().backward()
     assert torch.equal(y, 6 * x) and x.grad is not None and torch.equal(x.grad, torch.full((5, 6), 6.0))
+
+
+def test_the_device_of_the_first_tensor_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, which with several GPUs need not be that of the tensors."""
+    seen: list[Tensor] = []
+
+    def watched(t: Tensor) -> AbstractContextManager[object]:
+        seen.append(t)
+        return nullcontext()
+
+    monkeypatch.setattr("peftx_kernels.raw_op.on_device", watched)
+    x = torch.randn(3)
+    scale(x, 2.0)
+    scale.registered(x, 2.0)
+    assert len(seen) == 2 and all(t is x for t in seen)
+    assert _first((None, 1.0, [x], torch.zeros(1))) is x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -102,11 +101,6 @@ def _close(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
-def _on_device(t: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
-
-
 def _folded(
     down: Tensor, down_bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -199,39 +193,38 @@ def bottleneck_forward(
     if not rows:
         return o, u, statistics
     added = flat if own else None if residual is None else _rows(residual)
-    with _on_device(h):
-        weight, bias = _aligned(down), down_bias
-        if norms:
-            weight, bias = _folded(weight, down_bias, gamma, beta, up.dtype)
-        elif bias is not None:
-            bias = bias.float().contiguous()
-        up, step = _aligned(up), VECTOR if even(width, units) else 1
-        tile = configuration(rows, width, units, up.dtype)
-        forward[(triton.cdiv(rows, tile.t),)](
-            flat,
-            added,
-            weight,
-            bias,
-            up,
-            _close(up_bias),
-            learned,
-            _drawn(seed, u, rate),
-            o,
-            u,
-            statistics if norms else None,
-            rows,
-            width,
-            units // step,
-            scale,
-            eps,
-            STEP=step,
-            ACTIVATION=activation,
-            BLOCK_T=tile.t,
-            BLOCK_D=tile.d,
-            BLOCK_M=max(16, triton.next_power_of_2(units)),
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
+    weight, bias = _aligned(down), down_bias
+    if norms:
+        weight, bias = _folded(weight, down_bias, gamma, beta, up.dtype)
+    elif bias is not None:
+        bias = bias.float().contiguous()
+    up, step = _aligned(up), VECTOR if even(width, units) else 1
+    tile = configuration(rows, width, units, up.dtype)
+    forward[(triton.cdiv(rows, tile.t),)](
+        flat,
+        added,
+        weight,
+        bias,
+        up,
+        _close(up_bias),
+        learned,
+        _drawn(seed, u, rate),
+        o,
+        u,
+        statistics if norms else None,
+        rows,
+        width,
+        units // step,
+        scale,
+        eps,
+        STEP=step,
+        ACTIVATION=activation,
+        BLOCK_T=tile.t,
+        BLOCK_D=tile.d,
+        BLOCK_M=max(16, triton.next_power_of_2(units)),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
     return o, u, statistics
 
 
@@ -281,48 +274,47 @@ def bottleneck_backward(
     if not rows:
         return d_h, sums.zero_(), d_scale.zero_()
     needs_h, needs_down, needs_up, needs_total, needs_bias, needs_scale = needs
-    with _on_device(h):
-        weight, bias = _aligned(down), down_bias
-        if statistics is not None and needs_h:
-            weight, bias = _folded(weight, down_bias, gamma, beta, up.dtype)
-        up, step = _aligned(up), VECTOR if even(width, units) else 1
-        tile = configuration(rows, width, units, up.dtype)
-        blocks = triton.cdiv(rows, tile.t)
-        d_u = torch.empty_like(u)
-        v = torch.empty_like(u) if needs_up else None
-        shares = d_scale.new_empty(blocks) if needs_scale else None
-        backward[(blocks,)](
-            flat_d_o,
-            flat,
-            u,
-            weight,
-            bias,
-            up,
-            learned,
-            _drawn(seed, u, rate),
-            statistics,
-            d_h if needs_h else None,
-            d_u,
-            v,
-            shares,
-            rows,
-            width,
-            units // step,
-            scale,
-            STEP=step,
-            ACTIVATION=activation,
-            OWN=own,
-            BLOCK_T=tile.t,
-            BLOCK_D=tile.d,
-            BLOCK_M=max(16, triton.next_power_of_2(units)),
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
-        if shares is not None:
-            d_scale = shares.sum(0, keepdim=True)
-        if sums.numel():
-            wanted = (needs_down, needs_up, needs_total, needs_bias)
-            sums = _sums(flat_d_o, flat, d_u, v, learned, statistics, scale, wanted)
+    weight, bias = _aligned(down), down_bias
+    if statistics is not None and needs_h:
+        weight, bias = _folded(weight, down_bias, gamma, beta, up.dtype)
+    up, step = _aligned(up), VECTOR if even(width, units) else 1
+    tile = configuration(rows, width, units, up.dtype)
+    blocks = triton.cdiv(rows, tile.t)
+    d_u = torch.empty_like(u)
+    v = torch.empty_like(u) if needs_up else None
+    shares = d_scale.new_empty(blocks) if needs_scale else None
+    backward[(blocks,)](
+        flat_d_o,
+        flat,
+        u,
+        weight,
+        bias,
+        up,
+        learned,
+        _drawn(seed, u, rate),
+        statistics,
+        d_h if needs_h else None,
+        d_u,
+        v,
+        shares,
+        rows,
+        width,
+        units // step,
+        scale,
+        STEP=step,
+        ACTIVATION=activation,
+        OWN=own,
+        BLOCK_T=tile.t,
+        BLOCK_D=tile.d,
+        BLOCK_M=max(16, triton.next_power_of_2(units)),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    if shares is not None:
+        d_scale = shares.sum(0, keepdim=True)
+    if sums.numel():
+        wanted = (needs_down, needs_up, needs_total, needs_bias)
+        sums = _sums(flat_d_o, flat, d_u, v, learned, statistics, scale, wanted)
     return d_h, sums, d_scale
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, wide
+from peftx_kernels.context import as_rows, autocast_off, compute_dtype, is_tracing, wide
 from peftx_kernels.dropout import draw_seed, keep_mask, kept_fraction
 from peftx_kernels.ops.bottleneck.check import check_call
 from peftx_kernels.ops.bottleneck.fold import unfolded
@@ -134,7 +134,7 @@ class _Bottleneck(torch.autograd.Function):
         with autocast_off(grad):
             high = wide(plan.dtype)
             factor = plan.scale if scale is None else scale
-            flat = _flat(grad)
+            flat = as_rows(grad)
             d_o = _cast(flat, plan.dtype)
             mask = _mask(u, plan)
             v: Any = _hidden(u, mask, plan) if needs_up or needs_scale else None
@@ -180,15 +180,11 @@ def _cast(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.dtype == dtype else t.to(dtype)
 
 
-def _flat(t: Tensor) -> Tensor:
-    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
-
-
 def _norm_arguments(
     h: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(h [T, D], weight, bias) in types for which torch's layer norm rounds neither its statistics nor its weight."""
-    flat = _flat(h)
+    flat = as_rows(h)
     if (
         flat.device.type == "cpu"
     ):  # the weight's type is that of the statistics; without one a slower loop runs
@@ -208,7 +204,7 @@ def _norm_arguments(
 def _input(h: Tensor, weight: Tensor | None, bias: Tensor | None, plan: _Plan) -> tuple[Tensor, ...]:
     """Z [T, D] in the type of the products, and of a norm the mean and 1 / deviation of each row."""
     if plan.norm_eps is None:
-        return (_flat(h).to(plan.dtype),)
+        return (as_rows(h).to(plan.dtype),)
     flat, weight, bias = _norm_arguments(h, weight, bias)
     z, mean, rstd = torch.native_layer_norm(flat, flat.shape[1:], weight, bias, plan.norm_eps)
     return _cast(z, plan.dtype), mean, rstd
@@ -291,7 +287,7 @@ def _expanded(
     flat = o.view(-1, o.shape[-1])
     if residual is not None and dtype == plan.dtype:
         if bias is None:
-            torch.addmm(_flat(residual).to(dtype), v, weight, alpha=plan.scale, out=flat)
+            torch.addmm(as_rows(residual).to(dtype), v, weight, alpha=plan.scale, out=flat)
         else:
             torch.add(residual, bias, alpha=plan.scale, out=o)
             flat.addmm_(v, weight, alpha=plan.scale)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from peftx_kernels.ops.dora_linear import gates, lengths
 from peftx_kernels.ops.dora_linear.norm import CANCELLED
-from peftx_kernels.ops.lora_linear.calls import even, flat, on_device, splits, wished
+from peftx_kernels.ops.lora_linear.calls import even, flat, splits, wished
 from peftx_kernels.raw_op import raw_op
 
 __all__ = ["dora_gradients", "dora_lengths"]
@@ -40,50 +40,49 @@ def dora_lengths(
     aligned = even(width, ranks, max(weight.stride()))
     at = lengths.configuration(ranks, weight.dtype, even=aligned, split=split)
     norm = torch.empty((out,), dtype=torch.float32, device=weight.device)
-    with on_device(weight):
-        g = _gram(a, weight.dtype, aligned)
-        grid = (triton.cdiv(out, at.n), triton.cdiv(ranks, at.r))
-        shares, share = splits(grid[0] * grid[1], width, at.k, weight.device)
-        sums = torch.empty((grid[1] * shares, out), dtype=torch.float32, device=weight.device)
-        lengths.terms[(*grid, shares)](
-            weight,
-            a,
-            b,
-            g,
-            sums,
-            scale,
-            out,
-            width,
-            ranks,
-            share,
-            *weight.stride(),
-            EXACT=weight.dtype.itemsize == 4,
-            SPLIT=split,
-            BLOCK_N=at.n,
-            BLOCK_R=at.r,
-            BLOCK_K=at.k,
-            BLOCK_Q=lengths.INNER,
-            num_warps=at.warps,
-            num_stages=at.stages,
-        )
-        lengths.finish[(triton.cdiv(out, lengths.FINISH["BLOCK_N"]),)](
-            weight_sq,
-            sums,
-            weight,
-            a,
-            b,
-            norm,
-            scale,
-            CANCELLED,
-            out,
-            width,
-            ranks,
-            sums.shape[0],
-            *weight.stride(),
-            **lengths.FINISH,
-            num_warps=4,
-            num_stages=2,
-        )
+    g = _gram(a, weight.dtype, aligned)
+    grid = (triton.cdiv(out, at.n), triton.cdiv(ranks, at.r))
+    shares, share = splits(grid[0] * grid[1], width, at.k, weight.device)
+    sums = torch.empty((grid[1] * shares, out), dtype=torch.float32, device=weight.device)
+    lengths.terms[(*grid, shares)](
+        weight,
+        a,
+        b,
+        g,
+        sums,
+        scale,
+        out,
+        width,
+        ranks,
+        share,
+        *weight.stride(),
+        EXACT=weight.dtype.itemsize == 4,
+        SPLIT=split,
+        BLOCK_N=at.n,
+        BLOCK_R=at.r,
+        BLOCK_K=at.k,
+        BLOCK_Q=lengths.INNER,
+        num_warps=at.warps,
+        num_stages=at.stages,
+    )
+    lengths.finish[(triton.cdiv(out, lengths.FINISH["BLOCK_N"]),)](
+        weight_sq,
+        sums,
+        weight,
+        a,
+        b,
+        norm,
+        scale,
+        CANCELLED,
+        out,
+        width,
+        ranks,
+        sums.shape[0],
+        *weight.stride(),
+        **lengths.FINISH,
+        num_warps=4,
+        num_stages=2,
+    )
     return norm
 
 
@@ -170,28 +169,25 @@ def dora_gradients(
     dots = None if y is None else gate.new_empty((parts, out))
     counted = needs_total or (y is not None and bias is not None)
     totals = gate.new_empty((parts, out)) if counted else None
-    with on_device(rows):
-        gates.gate_pass[(columns, parts)](
-            rows,
-            None if y is None else flat(y).contiguous(),
-            gate,
-            d_l if needs_l else None,
-            dots,
-            totals,
-            rows.shape[0],
-            out,
-            share,
-            rows.stride(0),
-            BLOCK_T=at.t,
-            BLOCK_N=at.n,
-            num_warps=at.warps,
-            num_stages=2,
-        )
-        if dots is not None:
-            assert x is not None and s is not None and weight is not None and b is not None
-            _settle(
-                d_m, dots, totals, gate if gated else None, norm, bias, flat(x), s, weight, b, rows, smallest
-            )
+    gates.gate_pass[(columns, parts)](
+        rows,
+        None if y is None else flat(y).contiguous(),
+        gate,
+        d_l if needs_l else None,
+        dots,
+        totals,
+        rows.shape[0],
+        out,
+        share,
+        rows.stride(0),
+        BLOCK_T=at.t,
+        BLOCK_N=at.n,
+        num_warps=at.warps,
+        num_stages=2,
+    )
+    if dots is not None:
+        assert x is not None and s is not None and weight is not None and b is not None
+        _settle(d_m, dots, totals, gate if gated else None, norm, bias, flat(x), s, weight, b, rows, smallest)
     total = totals.sum(0) if needs_total and totals is not None else gate.new_empty(0)
     return d_l, d_m, total
 

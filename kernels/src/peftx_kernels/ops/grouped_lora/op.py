@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear, wide
+from peftx_kernels.context import as_rows, autocast_off, compute_dtype, is_tracing, own_linear, wide
 from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
 from peftx_kernels.ops.grouped_lora.groups import Groups, Piece
 
@@ -102,7 +102,7 @@ def _functional(
 def _few(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups, parts: Parts, rate: float) -> Tensor:
     """A part's rows gathered, multiplied twice and added, as anybody would write it. Mostly fewer calls than pieces."""
     y = F.linear(x, weight, bias)
-    flat_y, flat_x, dtype = _flat(y), _flat(x), compute_dtype(x)
+    flat_y, flat_x, dtype = as_rows(y), as_rows(x), compute_dtype(x)
     kept = 1.0
     if rate > 0:
         flat_x, kept = flat_x * keep_mask(flat_x, rate, draw_seed()), kept_fraction(rate)
@@ -189,7 +189,7 @@ class _GroupedLoRA(torch.autograd.Function):
         with autocast_off(x):
             x_run = x.to(plan.dtype)
             y = own_linear(x_run, weight.to(plan.dtype), None if bias is None else bias.to(plan.dtype))
-            s = _add_all(_flat(y), _dropped(_flat(x_run), plan), _Factors(plan, factors))
+            s = _add_all(as_rows(y), _dropped(as_rows(x_run), plan), _Factors(plan, factors))
         _, needs_weight, _, _, *needs_factors = ctx.needs_input_grad
         ctx.reads_x = needs_weight or any(needs_factors[0::2])
         # x_run and not x: under autocast that copy is half as large, and without it they are one tensor.
@@ -209,7 +209,7 @@ class _GroupedLoRA(torch.autograd.Function):
         needs_a = any(needs[0::2])
         d_x = d_weight = d_bias = None
         with autocast_off(grad):
-            d_y = _flat(grad)
+            d_y = as_rows(grad)
             flat_x: Any = _input(x, plan) if ctx.reads_x else None
             if needs_x:
                 d_x = d_y @ weight.to(plan.dtype)
@@ -344,10 +344,6 @@ def _low_rank(kept: Tensor, plan: _Plan) -> Iterator[tuple[Piece, Tensor]]:
         at += rank * piece.count
 
 
-def _flat(t: Tensor) -> Tensor:
-    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
-
-
 def _rows_of(t: Tensor, piece: Piece) -> Tensor:
     return t[piece.rows] if isinstance(piece.rows, slice) else t.index_select(0, piece.rows)
 
@@ -362,9 +358,9 @@ def _ranks(s: Tensor, place: _Place) -> Tensor:
 
 def _input(x: Tensor | None, plan: _Plan) -> Tensor:
     if plan.source is not None:
-        return _flat(plan.source.recompute()).to(plan.dtype)
+        return as_rows(plan.source.recompute()).to(plan.dtype)
     assert x is not None
-    return _flat(x)
+    return as_rows(x)
 
 
 def _dropped(flat_x: Tensor, plan: _Plan) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -18,7 +17,6 @@ __all__ = [
     "down_gradient",
     "even",
     "flat",
-    "on_device",
     "output_gradients",
     "project",
     "splits",
@@ -32,11 +30,6 @@ def flat(t: Tensor) -> Tensor:
     """Return t as (T, width) with rows that are contiguous, a copy only where it must be."""
     t = t.reshape(-1, t.shape[-1])
     return t if t.stride(-1) == 1 else t.contiguous()
-
-
-def on_device(t: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
 
 
 @functools.lru_cache

@@ -19,7 +19,6 @@ from peftx_kernels.ops.lora_linear.calls import (
     add_or_multiply,
     down_gradient,
     flat,
-    on_device,
     output_gradients,
     project,
 )
@@ -71,8 +70,7 @@ def lora_forward(
     places = tuple(layout)
     s = x.new_empty((rows.shape[0], a.shape[0]))
     if rows.shape[0]:
-        with on_device(x):
-            project(rows, a.to(x.dtype), s, seed, places, tuple(scales), rate)
+        project(rows, a.to(x.dtype), s, seed, places, tuple(scales), rate)
     return lora_added(x, weight, bias, s, b, gate, places), s
 
 
@@ -91,18 +89,17 @@ def lora_added(
     y = own_linear(x, weight, bias) if given else x.new_empty((*x.shape[:-1], out))
     if not y.numel():
         return y
-    with on_device(x):
-        add_or_multiply(
-            None if given else flat(x),
-            None if given else weight,
-            y,
-            s,
-            b.to(x.dtype),
-            places,
-            by_rank=True,
-            bias=bias,
-            gate=gate,
-        )
+    add_or_multiply(
+        None if given else flat(x),
+        None if given else weight,
+        y,
+        s,
+        b.to(x.dtype),
+        places,
+        by_rank=True,
+        bias=bias,
+        gate=gate,
+    )
     return y
 
 
@@ -159,21 +156,20 @@ def lora_backward(
     if not rows.shape[0]:
         return d_x, d_a, d_b
     places, factors = tuple(layout), tuple(scales)
-    with on_device(d_y):
-        d_s, d_b = output_gradients(rows, s, b, d_b, places, factors, needs_x or needs_a, needs_b)
-        if needs_x:
-            add_or_multiply(
-                rows if given is None else None,
-                weight.t() if given is None else None,
-                d_x,
-                d_s,
-                a.to(rows.dtype),
-                (0, width, 0, a.shape[0], 0),  # all of A is one part
-                by_rank=False,
-                seed=seed,
-                rate=rate,
-            )
-        if needs_a:
-            assert x is not None
-            d_a = down_gradient(flat(x), d_s, a, seed, rate)
+    d_s, d_b = output_gradients(rows, s, b, d_b, places, factors, needs_x or needs_a, needs_b)
+    if needs_x:
+        add_or_multiply(
+            rows if given is None else None,
+            weight.t() if given is None else None,
+            d_x,
+            d_s,
+            a.to(rows.dtype),
+            (0, width, 0, a.shape[0], 0),  # all of A is one part
+            by_rank=False,
+            seed=seed,
+            rate=rate,
+        )
+    if needs_a:
+        assert x is not None
+        d_a = down_gradient(flat(x), d_s, a, seed, rate)
     return d_x, d_a, d_b

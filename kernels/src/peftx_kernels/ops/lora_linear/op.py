@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear
+from peftx_kernels.context import as_rows, autocast_off, compute_dtype, is_tracing, own_linear
 from peftx_kernels.dropout import check_rate, draw_seed, keep_mask, kept_fraction
 from peftx_kernels.ops.lora_linear.parts import Row, rows_of
 
@@ -115,8 +115,8 @@ class _LoRALinear(torch.autograd.Function):
         with autocast_off(x):
             x_run = x.to(plan.dtype)
             y = _base(x_run, weight, bias, plan)
-            s = _project(_dropped(_flat(x_run), plan), factors[0::2], plan)
-            _add_products(_flat(y), s, factors[1::2], plan)
+            s = _project(_dropped(as_rows(x_run), plan), factors[0::2], plan)
+            _add_products(as_rows(y), s, factors[1::2], plan)
         _, needs_weight, _, _, *needs_factors = ctx.needs_input_grad
         ctx.reads_x = needs_weight or any(needs_factors[0::2])
         # x_run and not x: under autocast that copy is half as large, and without it they are one tensor.
@@ -138,7 +138,7 @@ class _LoRALinear(torch.autograd.Function):
         d_x = d_weight = d_bias = None
         d_a: list[Tensor | None] = [None] * len(downs)
         with autocast_off(grad):
-            d_y = _flat(grad)
+            d_y = as_rows(grad)
             mask = _mask(d_y, weight, plan) if plan.rate > 0 and (needs_x or any(needs_a)) else None
             flat_x: Any = _input(x, plan) if ctx.reads_x else None
             d_s: Any = _project_backward(d_y, ups, plan) if needs_x or any(needs_a) else None
@@ -174,10 +174,6 @@ def recompute_product(node: Any) -> Tensor:  # (T, out)
     return y
 
 
-def _flat(t: Tensor) -> Tensor:
-    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
-
-
 def _rows(t: Tensor, start: int, stop: int) -> Tensor:
     """Return t[start:stop], or t itself where that is all of it: one call less a layer."""
     return t if start == 0 and stop == t.shape[0] else t[start:stop]
@@ -193,9 +189,9 @@ def _base(x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan) -> Tensor
 
 def _input(x: Tensor | None, plan: _Plan) -> Tensor:
     if plan.source is not None:
-        return _flat(plan.source.recompute()).to(plan.dtype)
+        return as_rows(plan.source.recompute()).to(plan.dtype)
     assert x is not None
-    return _flat(x)
+    return as_rows(x)
 
 
 def _dropped(flat_x: Tensor, plan: _Plan) -> Tensor:

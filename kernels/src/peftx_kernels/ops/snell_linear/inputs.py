@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from peftx_kernels.activation import ActivationSource
+from peftx_kernels.context import as_rows
 from peftx_kernels.dropout import keep_mask, kept_fraction
 from peftx_kernels.ops.snell_linear.part import SnellPart
 
@@ -19,7 +20,6 @@ __all__ = [
     "add_product",
     "columns_of",
     "dropped_input",
-    "flat",
     "rebuilt_input",
     "tensors_of",
 ]
@@ -56,11 +56,6 @@ def tensors_of(parts: Sequence[SnellPart]) -> list[Tensor]:
     return list(itertools.chain.from_iterable((p.a, p.b, *(p.mix or ())) for p in parts))
 
 
-def flat(t: Tensor) -> Tensor:
-    """(T, D) of (..., D)."""
-    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
-
-
 def columns_of(y: Tensor, start: int, stop: int) -> Tensor:
     """The columns of a part."""
     return y if start == 0 and stop == y.shape[1] else y[:, start:stop]
@@ -69,9 +64,9 @@ def columns_of(y: Tensor, start: int, stop: int) -> Tensor:
 def rebuilt_input(x: Tensor | None, source: ActivationSource | None, dtype: torch.dtype) -> Tensor:
     """The flat input: the kept one, or what the source makes again."""
     if source is not None:
-        return flat(source.recompute()).to(dtype)
+        return as_rows(source.recompute()).to(dtype)
     assert x is not None
-    return flat(x)
+    return as_rows(x)
 
 
 def dropped_input(x: Tensor, shape: torch.Size, drops: Drops) -> Tensor:

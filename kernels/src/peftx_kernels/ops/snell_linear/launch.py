@@ -16,7 +16,6 @@ import itertools
 import math
 import struct
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -137,11 +136,6 @@ def _factor(t: Tensor) -> Tensor:
     return t.detach().float().transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _on(t: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device_of(t) if t.is_cuda else nullcontext()
-
-
 def _put_stats(one: _Map, stats: Tensor) -> None:
     """Write what the softmax over each column needs into stats (2 width)."""
     out, width, *_ = one.sizes
@@ -244,9 +238,8 @@ def form(
     With a weight both are float32. Without, S^T in float16 is divided by a power of two, so that its largest entry
     comes to lie between 1/2 and 1; in other types the power is 1.
     """
-    with _on(tensors[0]):
-        notes = _empty_notes(tensors, ints)
-        return _write_all(weight, _maps(tensors, ints, floats), notes, True, dtype), notes
+    notes = _empty_notes(tensors, ints)
+    return _write_all(weight, _maps(tensors, ints, floats), notes, True, dtype), notes
 
 
 def _fake_form_again(
@@ -274,8 +267,7 @@ def form_again(
     dtype: torch.dtype,
 ) -> Tensor:
     """What `form` returned first, from the notes that it returned second."""
-    with _on(tensors[0]):
-        return _write_all(weight, _maps(tensors, ints, floats), notes, False, dtype)
+    return _write_all(weight, _maps(tensors, ints, floats), notes, False, dtype)
 
 
 def _fake_contract(
@@ -297,28 +289,27 @@ def contract(
 
     `notes` are its own. Without a mixture the last result holds nothing.
     """
-    with _on(gradient):
-        (one,) = _maps(tensors, ints, floats)
-        gradient = gradient.contiguous()
-        out, width, size, groups, _ = one.sizes
-        mixed = one.mix is not None
-        alpha, _, gamma = one.scalars
-        moments = _moments(one, gradient, notes) if mixed else one.a
-        down, across, each_down, each_across = sizes.blocks(out, width, groups, size)
-        to_a = one.a.new_empty((down, groups, size, width))
-        to_b = one.a.new_empty((across, groups, size, out))
-        to_gamma = one.a.new_empty(down * across) if mixed else one.a
-        contract_kernel[(down, across)](
-            to_a, to_b, to_gamma, gradient, notes, moments, one.a, one.b, *one.scalars, *one.sizes,
-            one.mode, each_down, each_across, one.scale, sizes.CONTRACT.rows, sizes.CONTRACT.columns, mixed,
-            num_warps=sizes.CONTRACT.warps,
-        )  # fmt: skip
-        d_a, d_b, d_mix = (one.a.new_empty(shape) for shape in (one.a.shape, one.b.shape, (3,)))
-        finish_kernel[(triton.cdiv(groups * size * max(out, width), sizes.JOIN), 2 + mixed)](
-            d_a, d_b, d_mix, to_a, to_b, to_gamma, moments, alpha, gamma, out, width, size, groups, down, across,
-            one.scale, sizes.JOIN, mixed,
-        )  # fmt: skip
-        return d_a, d_b, d_mix
+    (one,) = _maps(tensors, ints, floats)
+    gradient = gradient.contiguous()
+    out, width, size, groups, _ = one.sizes
+    mixed = one.mix is not None
+    alpha, _, gamma = one.scalars
+    moments = _moments(one, gradient, notes) if mixed else one.a
+    down, across, each_down, each_across = sizes.blocks(out, width, groups, size)
+    to_a = one.a.new_empty((down, groups, size, width))
+    to_b = one.a.new_empty((across, groups, size, out))
+    to_gamma = one.a.new_empty(down * across) if mixed else one.a
+    contract_kernel[(down, across)](
+        to_a, to_b, to_gamma, gradient, notes, moments, one.a, one.b, *one.scalars, *one.sizes,
+        one.mode, each_down, each_across, one.scale, sizes.CONTRACT.rows, sizes.CONTRACT.columns, mixed,
+        num_warps=sizes.CONTRACT.warps,
+    )  # fmt: skip
+    d_a, d_b, d_mix = (one.a.new_empty(shape) for shape in (one.a.shape, one.b.shape, (3,)))
+    finish_kernel[(triton.cdiv(groups * size * max(out, width), sizes.JOIN), 2 + mixed)](
+        d_a, d_b, d_mix, to_a, to_b, to_gamma, moments, alpha, gamma, out, width, size, groups, down, across,
+        one.scale, sizes.JOIN, mixed,
+    )  # fmt: skip
+    return d_a, d_b, d_mix
 
 
 def _moments(one: _Map, gradient: Tensor, notes: Tensor) -> Tensor:  # (2, in)

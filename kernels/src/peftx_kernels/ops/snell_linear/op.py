@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear, wide
+from peftx_kernels.context import as_rows, autocast_off, compute_dtype, is_tracing, own_linear, wide
 from peftx_kernels.dropout import check_rate, draw_seed
 from peftx_kernels.ops.snell_linear.functional import functional_linear, functional_update
 from peftx_kernels.ops.snell_linear.inputs import (
@@ -31,7 +31,6 @@ from peftx_kernels.ops.snell_linear.inputs import (
     add_product,
     columns_of,
     dropped_input,
-    flat,
     rebuilt_input,
     tensors_of,
 )
@@ -133,8 +132,8 @@ class _SnellLinear(torch.autograd.Function):
                 y = own_linear(x_run, merged.total, run_bias)
             else:
                 y = own_linear(x_run, weight.to(plan.dtype), run_bias)
-                flat_y = flat(y)
-                dropped = dropped_input(flat(x_run), x.shape, plan.drops)
+                flat_y = as_rows(y)
+                dropped = dropped_input(as_rows(x_run), x.shape, plan.drops)
                 limits = []
                 for part in parts:
                     update, scale, t = _separate(Kernel(part, plan.high), plan)
@@ -159,7 +158,7 @@ class _SnellLinear(torch.autograd.Function):
         d_x = d_weight = d_bias = None
         d_factors: list[Tensor | None] = []
         with autocast_off(grad):
-            d_y = flat(grad)
+            d_y = as_rows(grad)
             flat_x: Any = rebuilt_input(x, plan.source, plan.dtype) if ctx.reads_x else None
             dropped = dropped_input(flat_x, ctx.x_shape, plan.drops) if any(needs_factors) else None
             mask = None

@@ -30,7 +30,7 @@ from torch.autograd.function import once_differentiable
 
 from peftx_kernels.activation import ActivationSource
 from peftx_kernels.availability import interpreting
-from peftx_kernels.context import autocast_off, compute_dtype, is_tracing, own_linear, wide
+from peftx_kernels.context import as_rows, autocast_off, compute_dtype, is_tracing, own_linear, wide
 from peftx_kernels.dropout import check_rate, draw_seed
 from peftx_kernels.ops.snell_linear import op
 from peftx_kernels.ops.snell_linear.functional import functional_linear, functional_update
@@ -40,7 +40,6 @@ from peftx_kernels.ops.snell_linear.inputs import (
     add_product,
     columns_of,
     dropped_input,
-    flat,
     rebuilt_input,
 )
 from peftx_kernels.ops.snell_linear.launch import (
@@ -240,8 +239,8 @@ class _TracedLinear(torch.autograd.Function):
                     y = x_run.new_zeros((*x.shape[:-1], plan.out))
                 else:
                     y = linear(x_run, weight.to(plan.dtype), run_bias)
-                flat_y = flat(y)
-                dropped = dropped_input(flat(x_run), x.shape, plan.drops)
+                flat_y = as_rows(y)
+                dropped = dropped_input(as_rows(x_run), x.shape, plan.drops)
                 notes = []
                 for one in _each(plan, tensors):
                     update, note = form(None, one.tensors, one.ints, one.floats, plan.dtype)
@@ -268,7 +267,7 @@ class _TracedLinear(torch.autograd.Function):
         d_x = d_weight = d_bias = None
         found: list[Tensor | None] = [None] * len(tensors)
         with autocast_off(grad):
-            d_y = flat(grad)
+            d_y = as_rows(grad)
             if needs[0] and weight is not None and plan.merges:
                 ints, floats = list(plan.ints), list(plan.floats)
                 d_x = d_y @ form_again(

@@ -23,6 +23,7 @@ from torch import Tensor
 from peftx_kernels.aot import Kernel
 from peftx_kernels.arithmetic import rounded
 from peftx_kernels.availability import interpreting
+from peftx_kernels.context import on_device
 from peftx_kernels.ops.sparse_switch import op
 from peftx_kernels.ops.sparse_switch.tables import SparseTable
 
@@ -167,7 +168,8 @@ def _run(table: SparseTable, launch: _Launch, originals: Tensor, *, keep: bool) 
     if programs:
         values = table.values if keep else originals
         options = {"ADD": keep and table.add, "KEEP": keep, "BLOCK": _BLOCK, "num_warps": _WARPS}
-        write[(programs,)](*launch.tables, table.indices, values, originals, **options)
+        with on_device(table.indices):
+            write[(programs,)](*launch.tables, table.indices, values, originals, **options)
     # a kernel changes memory behind torch's back
     for place in launch.places:
         target = table.targets[place]
