@@ -86,6 +86,23 @@ def test_the_split_follows_its_seed_and_limit_train_leaves_the_rest(tmp_path: Pa
     assert not np.array_equal(one.splits["val"].images, other.splits["val"].images)  # type: ignore[attr-defined]
 
 
+def test_the_test_files_alone(tmp_path: Path) -> None:
+    """A hundredth of the images is no reason to call the rest MNIST: name, note and figures say what it is."""
+    variant, raws, arrays = tiny()
+    root = put(tmp_path / "root", variant, raws, packed=False)
+    for file in variant.files[:2]:
+        (root / file.name).unlink()
+    with pytest.raises(DataError, match=r"incomplete; get it from .*, or use .* --data.part t10k$"):
+        load(variant, MnistConfig(), ctx(tmp_path, root))
+    config = MnistConfig(part="t10k", test_fraction=0.25, val_fraction=0.05)
+    data = load(variant, config, ctx(tmp_path, root))
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 14, "val": 1, "test": 5}
+    seen = sorted((image.tobytes(), label) for split in data.splits.values() for image, label in split)
+    assert seen == sorted((image.tobytes(), int(label)) for image, label in zip(*arrays[2:], strict=True))
+    assert data.name == "vision.mnist (test files alone)" and data.published is None
+    assert "compare with no published figures" in data.card["note"]
+
+
 def test_the_published_figures() -> None:
     for variant in (MNIST, FASHION):
         assert variant.published.counts == {"train+val": 60_000, "test": 10_000}

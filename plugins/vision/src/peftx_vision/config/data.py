@@ -76,11 +76,19 @@ class CifarConfig(SplitConfig):
     )
 
 
-class MnistConfig(SplitConfig):
+class MnistConfig(_TestedConfig):
     """Options of MNIST and Fashion-MNIST, whose test set is official."""
 
     val_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="fraction of the official train set held out for validation"
+    )
+    part: Literal["all", "t10k"] = Field(
+        default="all",
+        description="t10k: the two official test files alone, with train, val and test drawn from them: a data "
+        "set of 10,000 images that compares with no figure on the whole one",
+    )
+    test_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="fraction held out for testing when part is t10k"
     )
 
 

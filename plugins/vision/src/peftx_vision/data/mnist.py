@@ -8,7 +8,8 @@ An idx file is a header of big-endian 32-bit numbers and then bytes: ``0x803, im
 by row, or ``0x801, labels`` and the labels. Files may be compressed (.gz) or not. What is checked is the MD5 of
 the content: gzip of the same content gives other bytes with every program.
 
-The official test set is `test`; the official train set is split into `train` and `val` by `split_seed`.
+The official test set is `test`; the official train set is split into `train` and `val` by `split_seed`. Whoever has the
+two test files alone takes ``part="t10k"``: all three splits are drawn from them, and the data set is called so.
 """
 
 from __future__ import annotations
@@ -178,12 +179,12 @@ FASHION = Variant(
 
 def locate_mnist(config: MnistConfig, ctx: DataContext) -> None:
     """Make sure the files of MNIST are there; see `locate`."""
-    locate(MNIST, ctx)
+    locate(MNIST, ctx, config.part)
 
 
 def locate_fashion(config: MnistConfig, ctx: DataContext) -> None:
     """Make sure the files of Fashion-MNIST are there; see `locate`."""
-    locate(FASHION, ctx)
+    locate(FASHION, ctx, config.part)
 
 
 def load_mnist(config: MnistConfig, ctx: DataContext) -> Dataset:
@@ -196,34 +197,39 @@ def load_fashion(config: MnistConfig, ctx: DataContext) -> Dataset:
     return load(FASHION, config, ctx)
 
 
-def locate(variant: Variant, ctx: DataContext) -> tuple[Path, Path, Path, Path]:
-    """Return the paths of the four files, compressed or not, in the order of `variant.files`.
+def locate(variant: Variant, ctx: DataContext, part: str = "all") -> tuple[Path, ...]:
+    """Return the paths of the files of `part`, compressed or not, in the order of `variant.files`.
 
-    Looked for in the folders of the set below the data root, in the root itself, and in the cache; then
-    downloaded into the cache.
+    All four, or the two of the test set for `t10k`. Looked for in the folders of the set below the data root, in the
+    root itself, and in the cache; then downloaded into the cache.
 
     Raises DataError for a folder with some of the files or a download with a wrong checksum, NetworkError when
     there is nothing and no network.
     """
+    files = variant.files if part == "all" else variant.files[2:]
     root = ctx.checked_root()
     if root is not None:
         for place in (*(root / name for name in variant.folders), root):
-            found = [_present(place, file) for file in variant.files]
-            first, second, third, fourth = found
-            if first and second and third and fourth:
-                return first, second, third, fourth
-            if any(found):
-                absent = variant.files[found.index(None)].name
-                raise DataError(
-                    f"{place} has no {absent} (nor {absent}.gz): the copy of {variant.name} is incomplete; "
-                    f"get it from {variant.sites[0]}{absent}.gz"
-                )
+            found = [path for path in (_present(place, file) for file in files) if path is not None]
+            if len(found) == len(files):
+                return tuple(found)
+            if found:
+                raise DataError(_incomplete(variant, place, found))
     cache = ctx.cache / variant.name
-    train, train_labels, test, test_labels = (
+    return tuple(
         _present(cache, file) or fetch(variant.remote(file), cache, offline=ctx.offline, what=variant.name)
-        for file in variant.files
+        for file in files
     )
-    return train, train_labels, test, test_labels
+
+
+def _incomplete(variant: Variant, place: Path, found: list[Path]) -> str:
+    names = {path.name.removesuffix(".gz") for path in found}
+    absent = next(file.name for file in variant.files if file.name not in names)
+    alone = names == {file.name for file in variant.files[2:]}
+    return (
+        f"{place} has no {absent} (nor {absent}.gz): the copy of {variant.name} is incomplete; get it from "
+        f"{variant.sites[0]}{absent}.gz" + (", or use the test files alone with --data.part t10k" * alone)
+    )
 
 
 def _present(folder: Path, file: IdxFile) -> Path | None:
@@ -236,22 +242,25 @@ def load(variant: Variant, config: MnistConfig, ctx: DataContext) -> Dataset:
 
     Raises DataError when a file is damaged, incomplete or not the official one, and what `locate` raises.
     """
-    paths = locate(variant, ctx)
-    train_file, train_labels_file, test_file, test_labels_file = variant.files
-    images = read_images(paths[0], train_file)
-    labels = read_labels(paths[1], train_labels_file, len(variant.classes))
-    val, train = split(labels, (config.val_fraction,), config.split_seed, variant.classes)
+    whole = config.part == "all"
+    paths = locate(variant, ctx, config.part)
+    files = variant.files if whole else variant.files[2:]
+    halves = [
+        (read_images(paths[at], files[at]), read_labels(paths[at + 1], files[at + 1], len(variant.classes)))
+        for at in range(0, len(files), 2)
+    ]
+    images, labels = halves[0]
+    fractions = (config.val_fraction,) if whole else (config.test_fraction, config.val_fraction)
+    *held, train = split(labels, fractions, config.split_seed, variant.classes)
     train = train[limit(labels[train], config.limit_train, config.split_seed)]
+    test = halves[1] if whole else (images[held[0]], labels[held[0]])
     splits = {
         "train": ArraySplit(images[train], labels[train]),
-        "val": ArraySplit(images[val], labels[val]),
-        "test": ArraySplit(
-            read_images(paths[2], test_file),
-            read_labels(paths[3], test_labels_file, len(variant.classes)),
-        ),
+        "val": ArraySplit(images[held[-1]], labels[held[-1]]),
+        "test": ArraySplit(*test),
     }
     return Dataset(
-        name=variant.name,
+        name=variant.name if whole else f"{variant.name} (test files alone)",
         splits=splits,
         classes=variant.classes,
         fingerprint=digest(splits.items(), variant.classes),
@@ -260,9 +269,12 @@ def load(variant: Variant, config: MnistConfig, ctx: DataContext) -> Dataset:
             "licence": variant.licence,
             "synthetic": False,
             "verified": False,
-            "note": "official idx files; val drawn from the official train set by split_seed",
+            "note": "official idx files; val drawn from the official train set by split_seed"
+            if whole
+            else "the official test files alone; train, val and test drawn from them by split_seed; compare with "
+            "no published figures",
         },
-        published=variant.published,
+        published=variant.published if whole else None,
     )
 
 
