@@ -7,5 +7,6 @@ before anything heavy is imported.
 from __future__ import annotations
 
 from peftx.data.contract import DataContext, Dataset, Published, Split, Subset
+from peftx.data.copies import Copy, compare_copy
 
-__all__ = ["DataContext", "Dataset", "Published", "Split", "Subset"]
+__all__ = ["Copy", "DataContext", "Dataset", "Published", "Split", "Subset", "compare_copy"]

@@ -24,12 +24,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """All comparisons of one data set. `source`: where the published figures stand."""
+    """All comparisons of one data set. `source`: where the published figures stand; `copy`: what the loader says was
+    read, if anything."""
 
     name: str
     checks: tuple[Check, ...]
     source: str
     fingerprint: str
+    copy: str = ""
 
     @property
     def ok(self) -> bool:
@@ -43,6 +45,7 @@ class CheckReport:
             "ok": self.ok,
             "source": self.source,
             "fingerprint": self.fingerprint,
+            "copy": self.copy,
             "checks": [asdict(check) for check in self.checks],
         }
 
@@ -73,9 +76,9 @@ def check_dataset(dataset: Dataset, *, read_all: bool = True) -> CheckReport:
         checks.append(_per_class(dataset, key, expected))
     if read_all:
         checks.extend(_readable(dataset, name) for name in dataset.splits)
-    return CheckReport(
-        dataset.name, tuple(checks), published.source if published else "", dataset.fingerprint
-    )
+    copy = "" if dataset.copy is None else f"{dataset.copy.kind} copy: {dataset.copy.detail}"
+    source = published.source if published else ""
+    return CheckReport(dataset.name, tuple(checks), source, dataset.fingerprint, copy)
 
 
 def _covered(name: str, keys: dict[str, int]) -> bool:

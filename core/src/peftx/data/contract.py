@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from peftx.data.copies import Copy
 from peftx.errors import DataError
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class Dataset:
     """Splits of raw samples and what is known about them.
 
     `fingerprint`: hex digest that changes when samples, labels or splits change. `card`: source, licence,
-    synthetic, verified, note. `published`: official figures, where there are any.
+    synthetic, verified, note. `published`: official figures, where there are any. `copy`: how what was read stands to
+    what was published, from `peftx.data.copies.compare_copy`; None for data that nobody published, as one's own.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Dataset:
     fingerprint: str
     card: Mapping[str, Any] = field(default_factory=dict)
     published: Published | None = None
+    copy: Copy | None = None
 
     def __post_init__(self) -> None:
         strange = sorted(set(self.splits) - set(SPLITS))

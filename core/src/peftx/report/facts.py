@@ -114,6 +114,7 @@ def data_facts(data: Mapping[str, Any]) -> Html:
         ("samples", sizes),
         ("classes", f"{len(classes)}: {listed}" if classes else ""),
         ("fingerprint", tag("code", f"{fingerprint[:16]}…", title=fingerprint) if fingerprint else ""),
+        ("copy", _copy(mapping(data.get("copy")))),
     ]
     for key, value in card.items():
         if key == "synthetic":
@@ -125,6 +126,11 @@ def data_facts(data: Mapping[str, Any]) -> Html:
         else:
             pairs.append((str(key), _linked(plain(value))))
     return facts(pairs)
+
+
+def _copy(copy: Mapping[str, Any]) -> str:
+    """``official: its files have the published checksums``; nothing for data that nobody published."""
+    return f"{copy.get('kind')}: {copy.get('detail')}" if copy else ""
 
 
 def _linked(text: str) -> Html:

@@ -121,7 +121,11 @@ def _rows(plan: Plan, task: Task, former: Former | None) -> list[Row]:
 
 
 def _refuse_unscored(plan: Plan, task: Task, rows: list[Row]) -> None:
-    """Data without a validation split can neither stop training early nor be trained on without a test."""
+    """Data without a validation split can neither stop training early nor be trained on without a test, and nothing is
+    best on a test that is not made."""
+    if plan.config.best_on_test and not (plan.config.test and "test" in task.splits()):
+        why = f"{task.data.name} has no test split" if plan.config.test else "the test is off"
+        raise ConfigError(f"--best-on-test needs the test split, and {why}: leave it out")
     if "val" in task.splits():
         return
     without = f"{task.data.name} has no validation split"
@@ -194,18 +198,24 @@ def _open(
         "versions": provenance.versions(plan.registry),
         "environment": provenance.environment(backend),
         "git": provenance.git_state(),
-        "data": provenance.data_card(task.data) | {"name": plan.data_name},
+        "data": provenance.data_card(task.data, plan.data_name),
         "model": {"name": plan.model_name, **task.model_card()},
         "plan": [row.to_dict() for row in rows],
         "rows": [],
         "next": [],
-        "notes": list(dict.fromkeys(task.notes)),
+        "notes": list(dict.fromkeys([*_of_copy(task, plan), *task.notes])),
     }
     ledger = Ledger(folder, record, writes=backend.is_main)
     ledger.save()
     if backend.is_main:  # last: with it, the folder is a run that can go on
         files.write_text(folder / files.CONFIG, dumps(plan.resolved(rows[0].train)))
     return ledger
+
+
+def _of_copy(task: Task, plan: Plan) -> list[str]:
+    """What a reader of the result must know of the copy of the data that was read, if anything."""
+    told = task.data.copy.note(plan.data_name) if task.data.copy is not None else ""
+    return [told] if told else []
 
 
 def _train_all(

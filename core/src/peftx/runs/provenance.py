@@ -59,14 +59,19 @@ def git_state(where: Path | None = None) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(_git(where, "status", "--porcelain", "--untracked-files=no"))}
 
 
-def data_card(data: Dataset) -> dict[str, Any]:
-    """Name, sizes, classes, fingerprint and card of a data set."""
+def data_card(data: Dataset, name: str) -> dict[str, Any]:
+    """Name, sizes, classes, fingerprint, card and, for published data, what copy of them was read.
+
+    `name`: what the data set was called when it was asked for; a copy that is not the published whole adds that to it.
+    """
+    copy = {} if data.copy is None else {"copy": {"kind": data.copy.kind, "detail": data.copy.detail}}
     return {
-        "name": data.name,
+        "name": name if data.copy is None else data.copy.titled(name),
         "sizes": {name: len(split) for name, split in data.splits.items()},
         "classes": list(data.classes),
         "fingerprint": data.fingerprint,
         "card": dict(data.card),
+        **copy,
     }
 
 

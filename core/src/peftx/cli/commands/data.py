@@ -76,6 +76,8 @@ def check(state: State, name: str, data_root: Path | None, offline: bool, as_jso
         print_table(table(["check", "published", "found", "ok"], rows))
         source = f"; published figures: {report.source}" if report.source else "; no figures are published"
         print(f"{report.name}: {'ok' if report.ok else 'DIFFERS'}{source}")
+        if report.copy:
+            print(report.copy)
     if not report.ok:
         raise click.exceptions.Exit(1)
 

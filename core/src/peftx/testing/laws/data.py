@@ -336,6 +336,8 @@ def published(subject: DataSubject) -> None:
     dataset = subject.dataset
     if dataset.published is None:
         raise NotApplicable("its authors published no figures")
+    if dataset.copy is not None and not dataset.copy.whole:
+        raise NotApplicable(f"what was read is not the whole: {dataset.copy.detail}")
     if "limit_train" in subject.options:
         raise NotApplicable("limit_train leaves samples out")
     report = check_dataset(dataset, read_all=False)
