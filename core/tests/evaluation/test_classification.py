@@ -116,7 +116,7 @@ def test_details_tell_the_story_of_the_scores() -> None:
     meter = fed(logits, labels, 64)
     scores, details = meter.compute(), meter.details()
     assert json.loads(json.dumps(details, allow_nan=False)) == details
-    assert details.keys() == {"n", "reliability", "confusion"}
+    assert details.keys() == {"n", "reliability", "confusion", "mistakes", "hits"}
     assert details["n"] == 300
     bins = details["reliability"]
     assert [len(bins[key]) for key in ("edges", "count", "confidence", "accuracy")] == [16, 15, 15, 15]
@@ -139,6 +139,30 @@ def test_rows_of_the_confusion_are_true_classes() -> None:
     logits = torch.tensor([[0.0, 5.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 5.0]])
     confusion = fed(logits, torch.tensor([0, 1, 0])).details()["confusion"]
     assert confusion == [[0, 1, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_the_details_name_the_surest_wrong_and_right_answers() -> None:
+    logits, labels = drawn(400, 30)
+    logits[torch.arange(0, 400, 2), labels[::2]] += 6  # half of them are known
+    details, p = fed(logits, labels, 64).details(), logits.softmax(1)
+    confidence, predicted = p.max(1)
+    order = sorted(range(400), key=lambda i: (-float(confidence[i]), i))
+    wrong = [i for i in order if predicted[i] != labels[i]]
+    right = [i for i in order if predicted[i] == labels[i]]
+    firsts = [i for at, i in enumerate(right) if labels[i] not in labels[right[:at]]]
+    assert len(wrong) > 48 and len(firsts) > 12
+    assert [one["index"] for one in details["mistakes"]] == wrong[:48]
+    assert [one["index"] for one in details["hits"]] == firsts[:12]
+    for one in details["mistakes"] + details["hits"]:
+        at = one["index"]
+        assert (one["label"], one["predicted"]) == (int(labels[at]), int(predicted[at]))
+        assert one["probability"] == float(confidence[at])
+
+
+def test_of_equal_answers_the_earlier_sample_is_named() -> None:
+    details = fed(torch.tensor([[2.0, 0.0]] * 4), torch.tensor([1, 0, 1, 0])).details()
+    assert [one["index"] for one in details["mistakes"]] == [0, 2]
+    assert [one["index"] for one in details["hits"]] == [1]
 
 
 @pytest.mark.parametrize(("classes", "there"), [(200, True), (201, False)])
@@ -168,6 +192,7 @@ def test_a_model_that_diverged_everywhere_is_scored() -> None:
     assert details["undefined"] == 4
     assert details["reliability"]["confidence"] == [None] * 15
     assert details["confusion"] == [[0] * 3] * 3
+    assert details["mistakes"] == details["hits"] == []
 
 
 def test_logits_too_close_for_their_probabilities_are_told_apart() -> None:

@@ -16,6 +16,8 @@ __all__ = ["ClassificationMeter"]
 
 #: A confusion matrix is C x C; beyond this many classes nobody reads it, and the file would grow large.
 CONFUSION_CLASSES = 200
+#: Single samples that the details name: wrong answers, and right ones of different classes.
+MISTAKES, HITS = 48, 12
 
 
 class ClassificationMeter:
@@ -97,7 +99,10 @@ class ClassificationMeter:
 
         ``n``: samples. ``reliability``: 15 bins, as `Reliability.as_dict` has them. ``confusion``, up to 200 classes: C
         rows of C counts, row: true class, column: predicted class. ``undefined``, only if there are any: samples with a
-        logit that is not finite, which are in no bin and not in the matrix.
+        logit that is not finite, which are in no bin and not in the matrix. ``mistakes``: up to 48 wrong answers, the
+        most confident first; ``hits``: the surest right answer of each class, up to 12, the most confident first. Each
+        is ``{index, label, predicted, probability}`` with the place of the sample in the order of the batches and the
+        probability of the predicted class; of equal ones the earlier sample comes first.
         """
         bins = self.reliability()
         found: dict[str, Any] = {"n": self.n, "reliability": bins.as_dict()}
@@ -108,7 +113,34 @@ class ClassificationMeter:
             pairs = (labels * self.classes + predicted)[predicted >= 0]
             counts = torch.bincount(pairs, minlength=self.classes**2)
             found["confusion"] = counts.view(self.classes, self.classes).tolist()
-        return found
+        return found | self._named()
+
+    def _named(self) -> dict[str, Any]:
+        """The samples that `details` names, worked out from the (N,) probabilities of the predictions alone."""
+        predicted, labels = _joined(self._predicted), _joined(self._labels)
+        confidence = _joined(self._probabilities).gather(1, predicted.clamp(min=0)[:, None])[:, 0]
+        order = confidence.nan_to_num(-1.0).argsort(descending=True, stable=True)
+        order = order[predicted[order] >= 0]
+        wrong = predicted[order] != labels[order]
+        right = order[~wrong]
+        # where in that order each class comes first; its length for none
+        first = torch.full((self.classes,), len(right)).scatter_reduce(
+            0, labels[right], torch.arange(len(right)), "amin"
+        )
+        surest = right[first[first < len(right)].sort().values[:HITS]]
+
+        def told(index: int) -> dict[str, Any]:
+            return {
+                "index": index,
+                "label": int(labels[index]),
+                "predicted": int(predicted[index]),
+                "probability": float(confidence[index]),
+            }
+
+        return {
+            "mistakes": [told(index) for index in order[wrong][:MISTAKES].tolist()],
+            "hits": [told(index) for index in surest.tolist()],
+        }
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from statistics import median
 from typing import Any
 
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from peftx import artifacts
 from peftx.adapters import Adapted
-from peftx.adapters.host import root_board
 from peftx.config.run import TrainConfig
 from peftx.plugins.targets import one_line
 from peftx.tasks.contract import Batch, Task, batch_count, in_context
@@ -29,6 +28,7 @@ from peftx.training.accumulation import training_loss
 from peftx.training.backend import Backend
 from peftx.training.memory import address, bytes_of
 from peftx.training.seeds import generator, random_state, set_random_state
+from peftx.training.untouched import untouched
 
 __all__ = ["measure", "saved_bytes"]
 
@@ -69,7 +69,7 @@ def saved_bytes(model: nn.Module, task: Task, batch: Batch, backend: Backend) ->
         holders.add(holder)
         return holder
 
-    with _untouched(model), torch.enable_grad():
+    with untouched(model), torch.enable_grad():
         model.train()
         placed = backend.place(batch)
         with (
@@ -82,40 +82,6 @@ def saved_bytes(model: nn.Module, task: Task, batch: Batch, backend: Backend) ->
         kept = bytes_of([holder.tensor for holder in holders], but=own)
         del loss
     return kept
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put back afterwards what a training forward moves, without a backward and a step."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if not buffer.is_inference()  # those cannot be moved outside of inference mode
-    ]
-    # which selections wait for their backward, and which frozen parts are held in evaluation mode
-    board = root_board(model)
-    state = {} if board is None else {name: _shallow(value) for name, value in vars(board).items()}
-    random = random_state()
-    try:
-        yield
-    finally:
-        set_random_state(random)
-        for module, name, buffer, values in buffers:
-            module._buffers[name] = buffer
-            # through .data: another forward may have kept the buffer for a backward that is still to come, and finds
-            # what it kept
-            buffer.data.copy_(values)
-        # module by module: parts of a frozen trunk may be in evaluation mode while the rest trains
-        for module, training in modes:
-            module.training = training
-        if board is not None:
-            vars(board).update(state)
-
-
-def _shallow(value: Any) -> Any:
-    return copy.copy(value) if isinstance(value, list | set) else value
 
 
 # --- all of it, at the end of a row -------------------------------------------------------------------------
