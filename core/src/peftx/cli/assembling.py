@@ -25,7 +25,7 @@ from peftx.plugins.targets import load_target
 __all__ = ["SWITCHES", "Request", "assemble", "schemas", "top_level"]
 
 #: Flags without a value that the commands handle themselves, besides the run's own booleans.
-SWITCHES = ("help", "dry_run", "json", "offline")
+SWITCHES = ("help", "dry_run", "json", "offline", "best_on_test")
 
 
 @dataclass(slots=True)

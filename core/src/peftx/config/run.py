@@ -107,6 +107,11 @@ class RunConfig(BaseModel):
         None, description="methods trained beside this one, or none (default: the task's)"
     )
     test: bool = Field(True, description="score the test split at the end; a search on validation does not")
+    best_on_test: bool = Field(
+        False,
+        description="also score the test split after every epoch and tell the best score, which is optimistic: to set "
+        "beside papers that print theirs so; never ranked",
+    )
     efficiency: bool = Field(
         True, description="measure kept bytes, overheads and switching after the training of each row"
     )

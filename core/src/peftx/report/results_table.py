@@ -70,6 +70,7 @@ def results(source: RunSource) -> Html:
                     f"{long} {source.primary}", values, kind, unit, best=best if split == source.split else ""
                 )
             )
+    fields += _beside(source, rows, kind, unit)
     if len(rows) > 1 and source.score(rows[0]) is not None:
         own = source.score(rows[0]) or 0.0
         gaps = [None if i == 0 or (s := source.score(row)) is None else s - own for i, row in enumerate(rows)]
@@ -100,6 +101,26 @@ def results(source: RunSource) -> Html:
     return table(
         fields, rows=["own" if i == 0 else "" for i in range(len(rows))], caption="results by method"
     )
+
+
+def _beside(source: RunSource, rows: list[Mapping[str, Any]], kind: str, unit: str) -> list[Field]:
+    """Test scores of epochs other than the kept one: the last, where another was kept, and the best on test."""
+    found = []
+    for name, title, hint in (
+        ("last_epoch", "of the last epoch", "test score of the last epoch, whichever was kept"),
+        (
+            "best_on_test",
+            "best on test (optimistic)",
+            "best test score of any epoch, chosen by the very data it is taken on: comparable only with figures that "
+            "were chosen so, too",
+        ),
+    ):
+        held = [mapping(row.get(name)) for row in rows]
+        values = [mapping(mapping(one.get("metrics")).get("test")).get(source.primary) for one in held]
+        other = name != "last_epoch" or any(row.get("best_epoch") != row.get("epochs") for row in rows)
+        if other and any(finite(value) is not None for value in values):
+            found.append(Field(title, values, kind, unit, hint))
+    return found
 
 
 def _memory_hint(rows: list[Mapping[str, Any]]) -> str:

@@ -74,6 +74,7 @@ class Plan:
             "data_root": None if config.data_root is None else config.data_root.expanduser().absolute(),
             "baselines": [entry.name for entry in self.baselines],
             "test": config.test,
+            "best_on_test": config.best_on_test,
             "efficiency": config.efficiency,
             "report": config.report,
             "track": list(config.track),

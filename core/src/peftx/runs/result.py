@@ -14,6 +14,10 @@ __all__ = ["Run", "RunResult", "result_table"]
 
 
 _NO_TEST = "no test split: the val score, which also chose the epoch, may flatter"
+_OPTIMISTIC = (
+    "best on test is the best epoch's score on the very data that chose it: optimistic, and comparable only with "
+    "figures that were chosen so, too"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class RunResult:
         failed = [f"{row['method']} failed: {row['error']}" for row in self.rows if "error" in row]
         scored = [row["metrics"] for row in self.rows if "metrics" in row]
         untested = [_NO_TEST] if scored and not any("test" in metrics for metrics in scored) else []
-        return [*self.record["notes"], *untested, *failed]
+        chosen = [_OPTIMISTIC] if any("best_on_test" in row for row in self.rows) else []
+        return [*self.record["notes"], *untested, *chosen, *failed]
 
     @property
     def next_commands(self) -> list[str]:
@@ -56,13 +61,16 @@ class RunResult:
 
 
 def result_table(record: Mapping[str, Any]) -> Table:
-    """Method beside baselines: trainable parameters, stored bytes, peak memory, seconds, validation and test
-    score."""
+    """Method beside baselines: trainable parameters, stored bytes, peak memory, seconds, validation and test score;
+    where validation chose another epoch than the last in some row, the last epoch's test score; where it was asked for,
+    the best on test."""
     primary, unit = record["primary"], record["units"].get(record["primary"], "")
     title = f"{primary} {unit}".strip()
     show = percent if unit == "%" else "{:.4g}".format
     rows = [
-        row | {split: row.get("metrics", {}).get(split, {}).get(primary) for split in ("val", "test")}
+        row
+        | {split: row.get("metrics", {}).get(split, {}).get(primary) for split in ("val", "test")}
+        | {name: _beside(row, name, primary) for name in ("last_epoch", "best_on_test")}
         for row in record["rows"]
     ]
     columns = [
@@ -76,4 +84,14 @@ def result_table(record: Mapping[str, Any]) -> Table:
     ]
     if all(row["test"] is None for row in rows):
         columns.pop()
+    if any(row["last_epoch"] is not None and row.get("best_epoch") != row.get("epochs") for row in rows):
+        columns.append(Column("last_epoch", "of the last epoch", show))
+    if any(row["best_on_test"] is not None for row in rows):
+        columns.append(Column("best_on_test", "best on test (optimistic)", show))
     return Table(columns, rows)
+
+
+def _beside(row: Mapping[str, Any], name: str, primary: str) -> float | None:
+    """The primary metric on test of an epoch that was looked at beside the kept one."""
+    value = row.get(name, {}).get("metrics", {}).get("test", {}).get(primary)
+    return None if value is None else float(value)

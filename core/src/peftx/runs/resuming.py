@@ -99,6 +99,9 @@ def differences(plan: Plan, stored: Mapping[str, Any]) -> list[str]:
     if plan.config.baselines is None:
         asked.pop("baselines", None)
     then = dict(_flat(stored))
+    for key, field in type(plan.config).model_fields.items():
+        if key in asked and isinstance(field.default, bool):  # a switch that an earlier peftx did not have
+            then.setdefault(key, field.default)
     found = []
     for key in sorted({*asked, *(key for key in then if not key.startswith(("train.", "baselines")))}):
         if key in FREE:

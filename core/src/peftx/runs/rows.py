@@ -16,6 +16,7 @@ from peftx.config.run import RunConfig, TrainConfig
 from peftx.errors import ArtifactError, RunError, TrainingError
 from peftx.runs import folder as files
 from peftx.runs.ledger import Ledger
+from peftx.runs.looks import Looks
 from peftx.runs.planning import Row
 from peftx.tasks.contract import Task
 from peftx.tasks.scoring import evaluate
@@ -61,11 +62,24 @@ def train_row(
         ledger.log({"row": name, **values})
         announce(values)
 
+    def scored(split: str, to: Progress | None = None) -> Mapping[str, float]:
+        # several processes score to the end: they must leave together
+        alone = backend.processes == 1
+        bar = Interruptible(stop, to) if alone else to
+        return backend.agree(
+            evaluate(task, model, split, train.eval_batch_size, backend=backend, progress=bar)
+        )
+
     def resumed(extra: Mapping[str, Any]) -> None:
         ledger.cut(extra["logged"])
         former["peak"] = extra["peak"]
+        looks.go_on(extra.get("looks", ()))
         progress.note(f"{name} goes on from its checkpoint")
 
+    looks = Looks(
+        lambda: scored("test"), lambda epoch, metrics: log({"event": "look", "epoch": epoch, **metrics})
+    )
+    tested = config.test and "test" in task.splits()
     if not (folder / "state.json").is_file():
         ledger.cut_to_rows()
     with _files_told(folder), _memory_told(name, train, backend), PeakMemory(backend.device) as memory:
@@ -83,18 +97,21 @@ def train_row(
             on_step=lambda step, metrics: log({"event": "step", "step": step, **metrics}),
             on_epoch=lambda epoch, metrics: log({"event": "epoch", "epoch": epoch, **metrics}),
             aside=memory.paused,  # large evaluation batches would hide what training needs
+            look=looks if tested else None,
+            look_always=config.best_on_test,
             checkpoint=checkpoint,
-            extra=lambda: {"logged": ledger.logged(), "peak": max(former["peak"], memory.peak)},
+            extra=lambda: {
+                "logged": ledger.logged(),
+                "peak": max(former["peak"], memory.peak),
+                "looks": looks.state(),
+            },
             resumed=resumed,
             stop=stop,
         )
-    scores: dict[str, dict[str, float]] = {}
-    bar = Interruptible(stop, progress) if backend.processes == 1 else progress
+    scores: dict[str, Mapping[str, float]] = {}
     for split in ("val", "test") if config.test else ("val",):
         if split in task.splits():
-            scores[split] = backend.agree(
-                evaluate(task, model, split, train.eval_batch_size, backend=backend, progress=bar)
-            )
+            scores[split] = scored(split, progress)
             log({"event": "evaluated", "split": split, "step": done.steps, **scores[split]})
     counts, merges = adapted.counts(), adapted.merges
     if keep and ledger.writes:
@@ -120,6 +137,10 @@ def train_row(
         "history": done.history,
         "metrics": scores,
     }
+    if tested:
+        figures["last_epoch"] = looks.last_epoch(done.epochs, done.best_epoch, scores["test"])
+        if config.best_on_test:
+            figures["best_on_test"] = looks.best_on_test(task.primary, higher_is_better=task.higher_is_better)
     if config.efficiency and backend.processes == 1:
         from peftx.runs import efficiency
 

@@ -75,6 +75,10 @@ class Training:
         backend: device, precision, processes.
         progress, on_step, on_epoch: listeners. They hear of steps again that are repeated after a restart.
         aside: entered around validations and checkpoints, for a caller that measures the training alone.
+        look: called with an epoch's number while the model is as that epoch left it (its averages, with `ema`), for
+            figures beside the training: generators of random numbers and the training's own time stay what they were.
+            Called once, for the last epoch, where an earlier one is kept; an epoch may be told twice after a restart.
+        look_always: look at every epoch, before its validation.
         checkpoint: where the state is written, and gone on from when there is one.
         extra: what the caller wants kept in the checkpoint; `resumed` is called with it when training goes on.
         stop: a wish to stop.
@@ -99,6 +103,8 @@ class Training:
         on_step: Callable[[int, dict[str, float]], None] | None = None,
         on_epoch: Callable[[int, dict[str, float]], None] | None = None,
         aside: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        look: Callable[[int], None] | None = None,
+        look_always: bool = False,
         checkpoint: Checkpoint | None = None,
         extra: Callable[[], dict[str, Any]] = dict,
         resumed: Callable[[Mapping[str, Any]], None] | None = None,
@@ -110,6 +116,7 @@ class Training:
         self.backend = backend or Backend()
         self.progress = progress or Progress()
         self.on_step, self.on_epoch, self.aside = on_step, on_epoch, aside
+        self.look, self.look_always = look, look_always
         self.checkpoint, self.extra, self.resumed = checkpoint, extra, resumed
         self.stop = stop or Stop()
         self.validates = "val" in task.splits()
@@ -126,7 +133,7 @@ class Training:
         self.order_state = self.order.get_state()
         self.waited = 0  # validations without a better one
         self._before = 0.0  # seconds of earlier processes
-        self._aside = 0.0  # seconds spent on checkpoints
+        self._aside = 0.0  # seconds spent on checkpoints and looks
         self._started = time.perf_counter()
 
     def run(self) -> Fit:
@@ -140,6 +147,8 @@ class Training:
             self._epoch()
         if self.checkpoint is not None:
             self._write()  # scoring may be stopped as well
+        if self.best.epoch not in (0, result.epochs):
+            self._look(result.epochs)
         if self.ema is not None and not self.best.epoch:
             self.ema.apply(self.adapted)
         result.best_epoch = self.best.restore(self.adapted) or result.epochs
@@ -196,6 +205,8 @@ class Training:
         line: dict[str, float] = {"step": result.steps, "train_loss": result.train_loss}
         epoch = result.epochs + 1
         every = max(1, math.ceil(train.epochs / VALIDATIONS))
+        if self.look_always:
+            self._look(epoch)
         if self.validates and (epoch % every == 0 or epoch == train.epochs):
             line |= {f"val_{name}": value for name, value in self._validate(epoch).items()}
         result.epochs = epoch
@@ -227,7 +238,22 @@ class Training:
         if self.groups < self.per_epoch:  # the last step of an epoch is followed by its validation
             self._pause()
 
-    # --- validation -----------------------------------------------------------------------------------------
+    # --- looking and validating -----------------------------------------------------------------------------
+    def _look(self, epoch: int) -> None:
+        """Let the caller see the model as `epoch` left it."""
+        if self.look is None:
+            return
+        before, started = random_state(), time.perf_counter()
+        try:
+            with self.aside(), self.ema.applied(self.adapted) if self.ema else nullcontext():
+                self.look(epoch)
+        except Interrupted:
+            set_random_state(before)
+            self._pause()  # nothing of what was seen is kept: it will be looked at again
+            raise
+        set_random_state(before)
+        self._aside += time.perf_counter() - started
+
     def _validate(self, epoch: int) -> Mapping[str, float]:
         adapted, train, result = self.adapted, self.train, self.result
         before = random_state()
