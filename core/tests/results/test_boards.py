@@ -395,3 +395,41 @@ def test_every_figure_can_be_worked_out_from_the_runs(
         means = [other.mean or 0.0 for other in board.standings]
         assert standing.rank == 1 + sum(mean > (standing.mean or 0.0) + 1e-9 for mean in means)
     assert [s.rank for s in board.standings] == sorted(s.rank or 0 for s in board.standings)
+
+
+# --- scores of other epochs --------------------------------------------------------------------------------------
+
+
+def look(epoch: int, accuracy: float) -> dict[str, Any]:
+    return {"epoch": epoch, "metrics": {"test": {"accuracy": accuracy, "loss": 0.5}}}
+
+
+def test_other_epochs_scores_stand_beside_the_mean_and_rank_nothing(
+    tmp_path: Path, write_run: Write, make_row: Row
+) -> None:
+    for seed in (0, 1):
+        last, best = look(20, 90.0 + seed), look(7, 99.0 + seed)
+        write_run(
+            tmp_path / f"a{seed}",
+            make_row("core.lora", 95.0, last_epoch=last, best_on_test=best | {"optimistic": True}),
+            make_row("core.head", 96.0, last_epoch=look(20, 96.0)),
+            seed=seed,
+        )
+    board = one_board(tmp_path)
+    assert labels(board) == ["core.head", "core.lora"], "99.5 on test is no rank"
+    lora, head = row(board, "core.lora"), row(board, "core.head")
+    assert (lora.mean, lora.last_epoch, lora.best_on_test) == (95.0, 90.5, 99.5)
+    assert (head.last_epoch, head.best_on_test) == (96.0, None)
+    shown = {one["label"]: one for one in board.table().to_dict()}
+    assert shown["core.lora"]["last_epoch"] == 90.5 and shown["core.lora"]["best_on_test"] == 99.5
+    assert shown["core.head"]["last_epoch"] is None, "the last epoch is the one that was kept"
+    assert "best on test (optimistic)" in board.table().render()
+
+
+def test_a_seed_without_a_look_leaves_the_row_without_its_mean(
+    tmp_path: Path, write_run: Write, make_row: Row
+) -> None:
+    write_run(tmp_path / "a", make_row("core.lora", 95.0, last_epoch=look(20, 90.0)), seed=0)
+    write_run(tmp_path / "b", make_row("core.lora", 95.0), seed=1)
+    assert row(one_board(tmp_path), "core.lora").last_epoch is None
+    assert "last epoch" not in one_board(tmp_path).table().render()

@@ -89,6 +89,7 @@ def _table(
             hint="sample standard deviation over seeds; a dash for one seed",
         ),
         Field("n", [s.n or None for s in rows], "count", hint="seeds"),
+        *_looks(board, rows, kind),
         Field("trainable", [s.trainable for s in rows], "count", hint="trained parameters"),
         Field("stored", [s.stored_bytes for s in rows], "bytes", hint="size of the adapter's tensors"),
         Field(
@@ -129,6 +130,30 @@ def _table(
         "Figures of papers stand apart and have no rank: they were trained on other networks or other data."
     )
     return join([found, tag("p", text, class_="note")])
+
+
+def _looks(board: Board, rows: Sequence[Standing], kind: str) -> list[Field]:
+    """Test scores that no rank is by, where there are any."""
+    last = [None if s.last_epoch == s.mean else s.last_epoch for s in rows]
+    best = [s.best_on_test for s in rows]
+    found = [
+        Field(
+            "of the last epoch",
+            last,
+            kind,
+            board.unit,
+            "mean test score of the last epoch, where another was kept",
+        ),
+        Field(
+            "best on test (optimistic)",
+            best,
+            kind,
+            board.unit,
+            "mean of the best epoch's score, chosen by the very data it is taken on: comparable only with figures that "
+            "were chosen so, too",
+        ),
+    ]
+    return [field for field in found if any(value is not None for value in field.values)]
 
 
 def _name(source: BenchSource, s: Standing) -> Html:

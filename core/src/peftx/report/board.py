@@ -23,7 +23,9 @@ class Standing:
     seed) are theirs. Costs are medians over the seeds, None where nothing was measured. `rank` counts from 1, equal
     means share one; None for a published row. `pareto`: no other row is at least as good and at least as small, and
     better or smaller. `failed`: runs of this row that ended with an error, `cause` the first one's. `metrics`: means of
-    every metric of the split. `settings`: all that makes this row what it is, such as ``option.rank`` and ``train.lr``.
+    every metric of the split. `last_epoch`, `best_on_test`: means of the primary metric on test of the last epoch, and
+    of the best by that very metric, where every seed has them; nothing is ranked by them. `settings`: all that makes
+    this row what it is, such as ``option.rank`` and ``train.lr``.
     """
 
     method: str
@@ -45,6 +47,8 @@ class Standing:
     published: str = ""
     folders: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    last_epoch: float | None = None
+    best_on_test: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +93,8 @@ class Board:
             Column("mean", f"{self.primary} {self.unit}".strip(), show),
             Column("sd", "sd", show),
             Column("n", "n"),
+            Column("last_epoch", "of the last epoch", show),
+            Column("best_on_test", "best on test (optimistic)", show),
             Column("trainable", "trainable", count),
             Column("stored_bytes", "stored", byte_size),
             Column("saved_bytes", "saved", byte_size),
@@ -103,13 +109,16 @@ class Board:
 
     @staticmethod
     def _row(standing: Standing) -> dict[str, Any]:
+        last = standing.last_epoch
         marks = {
+            "last_epoch": None if last == standing.mean else last,
             "n": standing.n if not standing.published else None,
             "pareto": "*" if standing.pareto else None,
             "failed": standing.failed or None,
             "published": standing.published or None,
         }
-        names = "rank label mean sd trainable stored_bytes saved_bytes peak_memory_bytes seconds"  # fields as they are
+        # fields as they are
+        names = "rank label mean sd best_on_test trainable stored_bytes saved_bytes peak_memory_bytes seconds"
         return {name: getattr(standing, name) for name in names.split()} | marks
 
 

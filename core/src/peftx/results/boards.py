@@ -209,8 +209,16 @@ class _Row:
             cause="" if failed is None else failed.error or f"its {self.primary} is not finite",
             folders=tuple(entry.folder for entry in own),
             metrics=self._means(own),
+            last_epoch=self._look(own, "last_epoch"),
+            best_on_test=self._look(own, "best_on_test"),
             settings=dict(self.settings),
         )
+
+    def _look(self, entries: Sequence[Entry], name: str) -> float | None:
+        """Mean of a test score beside the ranked one, where every seed has it."""
+        values = [entry.looks.get(name, {}).get(self.primary) for entry in entries if self.split == "test"]
+        known = [value for value in values if value is not None]
+        return mean(known) if known and len(known) == len(entries) else None
 
     def _means(self, entries: Sequence[Entry]) -> dict[str, float]:
         """Means of the metrics that every seed has."""

@@ -17,16 +17,19 @@ from peftx.errors import ConfigError, RunError
 from peftx.runs import folder as files
 from peftx.runs import record as records
 
-__all__ = ["FAILED", "OPEN", "SCORED", "RowFacts", "RunFacts", "canonical", "read"]
+__all__ = ["FAILED", "LOOKS", "OPEN", "SCORED", "RowFacts", "RunFacts", "canonical", "read"]
 
 #: States of a row: it has its scores, it ended with an error, it is still to come (or never came).
 SCORED, FAILED, OPEN = "scored", "failed", "open"
+#: Test scores of epochs other than the kept one; docs/runs.md says which may be compared.
+LOOKS = ("last_epoch", "best_on_test")
 
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
     """A method that was trained in a run. `settings`: its options under ``option``, of training under ``train``, and
-    the precision under ``run``. `metrics`: scores by split and name, finite or None."""
+    the precision under ``run``. `metrics`: scores by split and name, finite or None. `looks`: test scores beside those,
+    by what they are of (``last_epoch``, ``best_on_test``) and name."""
 
     method: str
     baseline: bool
@@ -34,6 +37,7 @@ class RowFacts:
     error: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    looks: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     trainable: int | None = None
     stored_bytes: int | None = None
     peak_memory_bytes: int | None = None
@@ -170,6 +174,11 @@ def _row(
         SCORED,
         settings=settings,
         metrics=metrics,
+        looks={
+            name: {_text(key): _figure(value) for key, value in row[name]["metrics"].get("test", {}).items()}
+            for name in LOOKS
+            if row.get(name) is not None
+        },
         trainable=_whole(row.get("trainable")),
         stored_bytes=_whole(row.get("stored_bytes")),
         peak_memory_bytes=_whole(row.get("peak_memory_bytes")),

@@ -32,8 +32,8 @@ BATCH = 200
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One row of one run. `folder`: the run's, as one would type it. `status`: the run's, or ``failed`` for a row that
-    failed. `metrics`: by split and name. `settings`: the row's, by section (``option``, ``train``, ``run``) and name;
-    `setup`: the options of task, data and model."""
+    failed. `metrics`: by split and name; `looks`: test scores of other epochs, by which and name. `settings`: the
+    row's, by section (``option``, ``train``, ``run``) and name; `setup`: the options of task, data and model."""
 
     folder: str
     started: str
@@ -66,6 +66,7 @@ class Entry:
     best_epoch: int | None
     units: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    looks: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     setup: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -84,8 +85,8 @@ _FLAGS = ("baseline", "higher_is_better", "tested", "has_test")
 _QUERY = f"""
 SELECT u.folder, u.started, {where.KEYS["status"][0]} AS status, u.task, u.data, u.model, u.primary_metric, u.unit,
     u.units, u.higher_is_better, u.seed, u.device, u.hardware, u.tested, u.has_test, u.fingerprint, u.weights, u.setup,
-    r.state, r.error, r.method, r.baseline, r.settings, r.scores, r.trainable, r.stored_bytes, r.peak_memory_bytes,
-    r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch
+    r.state, r.error, r.method, r.baseline, r.settings, r.scores, r.looks, r.trainable, r.stored_bytes,
+    r.peak_memory_bytes, r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch
 FROM rows r JOIN runs u ON u.id = r.run
 """
 
@@ -344,6 +345,7 @@ class Index:
             primary=row["primary_metric"],
             units=json.loads(row["units"]),
             metrics=json.loads(row["scores"]),
+            looks=json.loads(row["looks"]),
             settings=settings[row["settings"]],
             setup=settings[row["setup"]],
             **values,

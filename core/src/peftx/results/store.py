@@ -28,7 +28,7 @@ __all__ = ["FORMAT", "NAME", "connect", "forget", "in_memory", "insert", "is_dam
 NAME = ".index.sqlite"
 
 #: Raised whenever the tables change; an older file is rebuilt.
-FORMAT = 2
+FORMAT = 3
 
 #: "pefx": says that a SQLite file is ours.
 APPLICATION = 0x70656678
@@ -45,9 +45,9 @@ CREATE TABLE runs (
 );
 CREATE TABLE rows (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE, position INTEGER, method TEXT,
-    baseline INTEGER, state TEXT, error TEXT, settings TEXT, scores TEXT, trainable INTEGER, stored_bytes INTEGER,
-    peak_memory_bytes INTEGER, peak_memory_how TEXT, saved_bytes INTEGER, seconds REAL, steps INTEGER, epochs INTEGER,
-    best_epoch INTEGER
+    baseline INTEGER, state TEXT, error TEXT, settings TEXT, scores TEXT, looks TEXT, trainable INTEGER,
+    stored_bytes INTEGER, peak_memory_bytes INTEGER, peak_memory_how TEXT, saved_bytes INTEGER, seconds REAL,
+    steps INTEGER, epochs INTEGER, best_epoch INTEGER
 );
 CREATE INDEX rows_of_run ON rows(run);
 CREATE TABLE metrics (
@@ -198,6 +198,7 @@ def _insert_row(connection: sqlite3.Connection, run: int, position: int, row: Ro
         "position": position,
         "settings": _settings(connection, row.settings),
         "scores": json.dumps(row.metrics),
+        "looks": json.dumps(row.looks),
     }
     number = _insert(connection, "rows", values)
     figures = [
