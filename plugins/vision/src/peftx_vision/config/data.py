@@ -10,12 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = [
     "CifarConfig",
     "DigitsConfig",
+    "DtdConfig",
+    "EuroSatConfig",
     "FgvcConfig",
+    "Flowers102Config",
     "ImageFolderConfig",
     "MedMnistConfig",
     "MnistConfig",
     "OfficialConfig",
     "SplitConfig",
+    "TrainTestConfig",
     "VtabConfig",
 ]
 
@@ -92,6 +96,19 @@ class MnistConfig(_TestedConfig):
     )
 
 
+class TrainTestConfig(SplitConfig):
+    """Options of data sets whose test set is official and whose train set is split here: SVHN, Oxford-IIIT Pet,
+    Food-101."""
+
+    val_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="fraction of the official train set held out for validation"
+    )
+
+
+class EuroSatConfig(_TestedConfig):
+    """Options of EuroSAT, which has no official split."""
+
+
 class ImageFolderConfig(_TestedConfig):
     """Options of a folder of images."""
 
@@ -117,6 +134,16 @@ class OfficialConfig(BaseModel):
     split_seed: int = Field(
         default=0, ge=0, description="seed of limit_train; apart from seed, so runs share the draw"
     )
+
+
+class DtdConfig(OfficialConfig):
+    """Options of the Describable Textures."""
+
+    fold: int = Field(default=1, ge=1, le=10, description="which of the ten official splits to use")
+
+
+class Flowers102Config(OfficialConfig):
+    """Options of the 102 flowers."""
 
 
 class MedMnistConfig(OfficialConfig):

@@ -1,4 +1,4 @@
-"""Images named by a list, and the ways such a list can be wrong: shared by VTAB-1k and FGVC."""
+"""Images named by a list, and the ways such a list can be wrong: shared by all loaders of listed images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from peftx.data.contract import DataContext
-from peftx.data.splits import limit
+from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.data.files import FileSplit, digest, heads
 
-__all__ = ["Listed", "check_apart", "checked_path", "find_folder", "read_lines", "read_text", "splits_of"]
+__all__ = [
+    "Listed",
+    "check_apart",
+    "checked_path",
+    "find_folder",
+    "hold_out",
+    "read_lines",
+    "read_text",
+    "splits_of",
+]
 
 _LABEL = re.compile("-?[0-9]{1,9}")
 
@@ -106,6 +115,22 @@ def check_apart(parts: Mapping[str, Listed]) -> None:
                     f"{part.source} lists {file}, which {other.name} lists too: an image may be in {name} or in "
                     f"{owner[file]}, not in both"
                 )
+
+
+def hold_out(
+    part: Listed, fractions: Mapping[str, float], seed: int, classes: Sequence[str]
+) -> dict[str, Listed]:
+    """Draw splits of the given fractions from `part` and return them with what is left, called `train`.
+
+    Raises DataError when that leaves a class without an image to train on.
+    """
+    drawn = split(part.labels, tuple(fractions.values()), seed, classes)
+    return {
+        name: Listed(
+            part.source, tuple(part.files[row] for row in rows), tuple(part.labels[row] for row in rows)
+        )
+        for name, rows in zip((*fractions, "train"), drawn, strict=True)
+    }
 
 
 def splits_of(

@@ -87,6 +87,67 @@ def peftx_datasets() -> Iterator[DatasetSpec]:
         size="by flag",
         verified=False,
     )
+    for name, summary, config, licence, source, size in (
+        (
+            "svhn",
+            "99,289 house numbers of 32x32 colour pixels, 10 digits; without the set called extra",
+            "TrainTestConfig",
+            "non-commercial use, as its page says",
+            "http://ufldl.stanford.edu/housenumbers/",
+            "235 MiB",
+        ),
+        (
+            "eurosat",
+            "27,000 satellite images of 64x64 pixels in RGB, 10 classes of land use; no official split",
+            "EuroSatConfig",
+            "MIT",
+            "https://github.com/phelber/eurosat",
+            "about 90 MiB",
+        ),
+        (
+            "dtd",
+            "5,640 photographs of 47 textures; ten official splits, chosen by --data.fold",
+            "DtdConfig",
+            "for research, as its page says",
+            "https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+            "596 MiB",
+        ),
+        (
+            "flowers102",
+            "8,189 photographs of 102 flowers, with the official splits",
+            "Flowers102Config",
+            "none stated",
+            "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+            "329 MiB",
+        ),
+        (
+            "oxford_pets",
+            "7,349 photographs of 37 breeds of cats and dogs",
+            "TrainTestConfig",
+            "CC BY-SA 4.0",
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/",
+            "773 MiB",
+        ),
+        (
+            "food101",
+            "101,000 photographs of 101 dishes",
+            "TrainTestConfig",
+            "none stated; the photographs are of foodspotting.com",
+            "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+            "4.7 GiB",
+        ),
+    ):
+        yield DatasetSpec(
+            name=f"vision.{name}",
+            summary=summary,
+            target=f"peftx_vision.data.{name}:load",
+            locate=f"peftx_vision.data.{name}:locate",
+            config=f"peftx_vision.config.data:{config}",
+            licence=licence,
+            source=source,
+            size=size,
+            verified=False,
+        )
     yield DatasetSpec(
         name="vision.vtab",
         summary="one of the nineteen tasks of VTAB-1k, as folder and lists, such as vtab:cifar or vtab:kitti",
