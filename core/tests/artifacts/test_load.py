@@ -166,7 +166,7 @@ def test_manifest_fields(folder: Path, refused: Callable[..., str]) -> None:
         return folder
 
     assert "surprise" in refused(with_(surprise=1))
-    assert "upgrade peftx" in refused(with_(version=2))
+    assert "upgrade peftx" in refused(with_(version=3))
     assert "sites" in refused(with_(sites="all"))
     config = json.loads(original)["config"]
     assert "rank" in refused(with_(config=config | {"rank": 0}), error=ConfigError)

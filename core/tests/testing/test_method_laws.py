@@ -7,7 +7,7 @@ import pytest
 from peftx.testing import check, laws_of
 
 CORE = ("core.full", "core.head", "core.bitfit", "core.lora", "core.rslora", "core.dora")
-SOUND = ("kit.gain", "kit.banked", "kit.routed", "kit.bottleneck", "kit.scheduled")
+SOUND = ("kit.gain", "kit.packed", "kit.banked", "kit.routed", "kit.bottleneck", "kit.scheduled")
 CASES = ("linear", "encoder", "timm_vit")
 #: fault -> the law that must find it, where their names differ
 FINDS = {
@@ -21,8 +21,8 @@ FINDS = {
 }
 FAULTS = (
     "starts_as not_shifted gradients asleep effect every_site forward merge base_untouched deterministic detach "
-    "save_load deepcopy side_by_side mixing autocast bf16_base checkpointing counts explain kinds resume unbound "
-    "silent_option lossy_option heavy_option loose_option wordy_option"
+    "save_load packing deepcopy side_by_side mixing autocast bf16_base checkpointing counts explain kinds resume "
+    "unbound silent_option lossy_option heavy_option loose_option wordy_option"
 ).split()
 QUICK = [law.name for law in laws_of("method") if law.cost == "fast"]
 
@@ -55,6 +55,7 @@ def test_a_sound_toy_keeps_every_law(toys, method):
     assert not report.failed
     judged = {outcome.law for outcome in report.of("passed")}
     assert judged >= {"config", "kinds", "counts", "effect", "gradients", "resume", "save_load", "mixing"}
+    assert ("packing" in judged) is (method == "kit.packed")
     assert ("unbound" in judged) is (method == "kit.scheduled")
     assert ("merge" in judged) is (method not in ("kit.routed", "kit.bottleneck"))
 

@@ -232,7 +232,7 @@ def _build(
     last word on the product.
     """
     built: dict[str, dict[str, Delta]] = {}
-    shared: dict[int, nn.Parameter] = {}
+    shared: dict[int, Owned] = {}
     for site in owned:
         module = model.get_submodule(site.module)
         if site.kind == "statistic":
@@ -242,12 +242,19 @@ def _build(
         parameter: Any = module._parameters[site.weight]
         _refuse_quantised(site, parameter)
         if site.rows is not None:
-            rows = Owned(site, parameter.detach()[slice(*site.rows)])
+            rows = method.own(site, config, parameter.detach()[slice(*site.rows)])
             built.setdefault(site.module, {})[site.label] = rows
             continue
         # tied parameters (token table and output layer) stay tied in the adapter's copy
-        copy = Owned(site, shared.get(id(parameter), parameter.detach()))
-        shared.setdefault(id(parameter), copy.value)
+        copy = method.own(
+            site, config, shared[id(parameter)].value if id(parameter) in shared else parameter.detach()
+        )
+        first = shared.setdefault(id(parameter), copy)
+        if first is not copy and (first.packing or copy.packing):
+            raise ConfigError(
+                f"{site.key} and {first.site.key} are one tied parameter, and the options would store it in the form "
+                f"{first.packing or copy.packing!r}; give one of the two in exclude"
+            )
         built.setdefault(site.module, {})[site.label] = copy
     extra = () if bank is None else (bank,)
     for site in plan:

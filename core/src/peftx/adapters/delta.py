@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -39,6 +39,9 @@ class Delta(nn.Module):
     routed: ClassVar[bool] = False
     #: parameters whose shape training may change (`ParamStore.replace`): loading gives them the shape that was saved
     elastic: ClassVar[tuple[str, ...]] = ()
+    #: name and version of the form an adapter folder holds, where that is another than the one that is trained; of the
+    #: class, or set by the constructor. With `pack` and `unpack`, whose contract is `peftx.adapters.packing.Packer`'s
+    packing: str = ""
 
     def __init__(self, site: Site, bank: nn.Module | None = None) -> None:
         super().__init__()
@@ -152,6 +155,22 @@ class Delta(nn.Module):
         """(flat indices, values) when the update is sparse and additive, else None."""
         return None
 
+    def pack(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What an adapter folder holds of a state (`state_dict`, by slot); asked for where `packing` is not empty."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has the packing {self.packing!r} and must implement pack"
+        )
+
+    def unpack(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state that computes the same bits as the one that was packed.
+
+        Raises:
+            ArtifactError: the values are none that `pack` writes; slots, dtypes and shapes were checked before.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has the packing {self.packing!r} and must implement unpack"
+        )
+
     @staticmethod
     def parameter_dtype(dtype: torch.dtype) -> torch.dtype:
         """Trained parameters are kept at least in float32, whatever the base's precision."""
@@ -183,10 +202,15 @@ class Owned(Delta):
             value = nn.Parameter(value.detach().to(self.parameter_dtype(value.dtype), copy=True))
         self.value = value
 
+    def current(self) -> Tensor:
+        """The value as it acts; a subclass that trains it under a constraint (of few bits, say) overrides this."""
+        return self.value
+
     def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        value = self.current()
         if self.site.weight == "bias":
-            return weight, self.value if bias is None else self.value.to(bias.dtype)
-        return to_canonical(self.site.kind, self.value.to(weight.dtype)), bias
+            return weight, value if bias is None else value.to(bias.dtype)
+        return to_canonical(self.site.kind, value.to(weight.dtype)), bias
 
     def forward_rows(self, deltas: Sequence[Delta], x: Tensor, base: Base) -> Tensor:
         """Slices of a bias leave the product whole: it is the base's own, with the bias put together."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from peftx.adapters.delta import Delta, Owned
+from peftx.adapters.delta import Owned
+from peftx.adapters.packing import packed_state, packer_of
 from peftx.adapters.site import Site
 from peftx.adapters.slot import banks_of, is_reserved, slots_of
 
@@ -23,7 +24,10 @@ _MIB = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Values of one adapter. `adapter` and `owned` (a head, biases) are trained and add up to `trainable`."""
+    """Values of one adapter. `adapter` and `owned` (a head, biases) are trained and add up to `trainable`.
+
+    `stored_bytes` are those of its tensors in an adapter folder, packed where it packs them.
+    """
 
     adapter: int
     owned: int
@@ -120,15 +124,13 @@ def count(model: nn.Module, attachment: Attachment) -> Counts:
             for key in delta.__dict__.get("_trained", ()):
                 parameter = delta.get_parameter(key)
                 trained[id(parameter)] = (parameter.numel(), owned, head)
-            for tensor in delta.state_dict(keep_vars=True).values():
-                stored[id(tensor)] = tensor.numel() * tensor.element_size()
+            stored |= _stored(delta)
     bank = banks_of(model).get(attachment.name)
     if bank is not None:
         for key in bank.__dict__.get("_trained", ()):
             parameter = bank.get_parameter(key)
             trained[id(parameter)] = (parameter.numel(), False, False)
-        for tensor in bank.state_dict(keep_vars=True).values():
-            stored[id(tensor)] = tensor.numel() * tensor.element_size()
+        stored |= _stored(bank)
     owned_total = sum(n for n, owned, _ in trained.values() if owned)
     total = sum(n for n, _, _ in trained.values())
     return Counts(
@@ -139,6 +141,15 @@ def count(model: nn.Module, attachment: Attachment) -> Counts:
         stored_bytes=sum(stored.values()),
         base_total=_base_total(model),
     )
+
+
+def _stored(holder: Any) -> dict[int, int]:
+    """Bytes by tensor: of one that is shared once, of one that is packed under the id of its holder."""
+    state: dict[str, Any] = holder.state_dict(keep_vars=True)
+    packer = packer_of(holder)
+    if packer is not None:
+        return {id(holder): sum(tensor.nbytes for tensor in packed_state(packer, state).values())}
+    return {id(tensor): tensor.nbytes for tensor in state.values()}
 
 
 def _base_total(model: nn.Module) -> int:
@@ -169,26 +180,19 @@ def explain(model: nn.Module, method: Any, *, config: Any = None, **options: Any
         for site in owned
         if site.kind != "statistic"
     }
-    own = sum(site.numel for site in unique.values())
+    own = {site.key: method.owned_count(site, config) for site in unique.values()}
     counts = Counts(
         adapter=adapter,
-        owned=own,
-        head=sum(site.numel for site in unique.values() if site.role == "head"),
-        trainable=adapter + own,
-        stored_bytes=_bank_count(attachment) * _FLOAT32
-        + sum(
-            method.param_count(site, config) * _trained_width(site) + method.buffer_bytes(site, config)
-            for site in plan
-        )
-        + sum(site.numel * _trained_width(site) for site in unique.values())
+        owned=sum(own.values()),
+        head=sum(own[site.key] for site in unique.values() if site.role == "head"),
+        trainable=adapter + sum(own.values()),
+        stored_bytes=(method.bank_bytes(plan, config) if len(plan) else 0)
+        + sum(method.stored_bytes(site, config) for site in plan)
+        + sum(method.owned_bytes(site, config) for site in unique.values())
         + sum(site.numel * site.dtype.itemsize for site in owned if site.kind == "statistic"),
         base_total=_base_total(model),
     )
     return _explanation(model, method_name, attachment, counts)
-
-
-def _trained_width(site: Site) -> int:
-    return Delta.parameter_dtype(site.dtype).itemsize
 
 
 def _bank_count(attachment: Attachment) -> int:
@@ -206,7 +210,14 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
         for s in attachment.plan
     ]
     rows += [
-        SiteRow(s.key, s.role, s.kind, s.shape, 0 if s.kind == "statistic" else s.numel, owned=True)
+        SiteRow(
+            s.key,
+            s.role,
+            s.kind,
+            s.shape,
+            0 if s.kind == "statistic" else method.owned_count(s, config),
+            owned=True,
+        )
         for s in attachment.owned
     ]
     shared = _bank_count(attachment)

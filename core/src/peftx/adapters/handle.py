@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from peftx.adapters.attachment import Attachment, attach_to, detach_from, remove_from, select_for
 from peftx.adapters.explanation import Counts, Explanation, count, explain_attachment
 from peftx.adapters.host import root_board
+from peftx.adapters.packing import Packer, packer_of
 from peftx.adapters.slot import Board, Selection
 from peftx.adapters.trained import set_trainable
 from peftx.adapters.trainee import Trainee
@@ -224,9 +225,10 @@ class Adapted(Trainee):
         return explain_attachment(self.model, self._attachment(self._one(name)))
 
     def tensors(self, name: str | None = None) -> dict[tuple[str, str], Tensor]:
-        """An adapter's tensors by (site key, slot): what an artifact stores. Not copies.
+        """An adapter's tensors by (site key, slot), as they are trained: its whole state. Not copies.
 
-        What its sites share stands once, under the site key ``@bank``.
+        What its sites share stands once, under the site key ``@bank``. An artifact stores the same, but for what
+        `packers` pack.
         """
         name = self._one(name)
         self._attachment(name)
@@ -236,6 +238,13 @@ class Adapted(Trainee):
             for key, value in holder.state_dict(keep_vars=True).items()
         }
         return dict(sorted(found.items()))
+
+    def packers(self, name: str | None = None) -> dict[str, Packer]:
+        """What of an adapter is stored in another form than it is trained in, by site key (``@bank``: the bank)."""
+        name = self._one(name)
+        self._attachment(name)
+        found = {site: packer_of(holder) for site, holder in self._holders(name).items()}
+        return {site: packer for site, packer in found.items() if packer is not None}
 
     def fit(self, name: str, site: str, slot: str, shape: tuple[int, ...]) -> bool:
         """Give an elastic parameter of an adapter the shape that was saved; False when it is not elastic.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from peftx.adapters.activations import activation_sites
-from peftx.adapters.delta import Delta
+from peftx.adapters.delta import Delta, Owned
 from peftx.adapters.schedule import Schedule
 from peftx.adapters.select import select_parameters, select_sites
 from peftx.adapters.site import Site, SitePlan
@@ -39,6 +39,10 @@ def refuse_dropout(plan: SitePlan, dropout: float) -> None:
                 f"dropout {dropout} cannot act on {site.key}: its weight is read without its layer being called "
                 f"({site.kind}), so its input is never seen; use dropout 0 or exclude the site"
             )
+
+
+def _trained_width(site: Site) -> int:
+    return Delta.parameter_dtype(site.dtype).itemsize
 
 
 class AdapterMethod:
@@ -126,6 +130,21 @@ class AdapterMethod:
         """Trained values of the bank, by closed formula."""
         return 0
 
+    def stored_bytes(self, site: Site, config: Any) -> int:
+        """Bytes of an adapted site's tensors in an adapter folder, by closed formula.
+
+        By default its trained values and what `buffer_bytes` says; a method with a `Delta.packing` overrides it.
+        """
+        return self.param_count(site, config) * _trained_width(site) + self.buffer_bytes(site, config)
+
+    def owned_bytes(self, site: Site, config: Any) -> int:
+        """As `stored_bytes`, of an owned parameter."""
+        return self.owned_count(site, config) * _trained_width(site)
+
+    def bank_bytes(self, plan: SitePlan, config: Any) -> int:
+        """As `stored_bytes`, of the bank: by default its trained values in float32."""
+        return self.bank_count(plan, config) * 4
+
     def build(
         self, site: Site, config: Any, weight: Tensor, bias: Tensor | None, bank: nn.Module | None = None
     ) -> Delta:
@@ -136,6 +155,18 @@ class AdapterMethod:
         if bank is None:
             return self.Delta(site, config, weight, bias)
         return self.Delta(site, config, weight, bias, bank)
+
+    def own(self, site: Site, config: Any, value: Tensor | nn.Parameter) -> Owned:
+        """The adapter's own copy of a base parameter (or of rows of a bias); overridden to hold it in another form.
+
+        `value` is the base's, in the layout of the module; or a parameter that another site holds already, because the
+        two are tied, and then it is to be held as it is.
+        """
+        return Owned(site, value)
+
+    def owned_count(self, site: Site, config: Any) -> int:
+        """Trained values of an owned parameter, by closed formula."""
+        return site.numel
 
     def schedule(self, config: Any) -> Schedule | None:
         """What changes over the course of training; None for nothing but values."""

@@ -11,12 +11,16 @@ from torch import nn
 from peftx.adapters.attachment import Attachment, attach_to, plan_of, resolve_method
 from peftx.adapters.handle import Adapted
 from peftx.adapters.host import base_class, root_board
+from peftx.adapters.packing import Packer, layout_of, packed_state
 from peftx.artifacts.fingerprint import fingerprint
 from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key, waiting_tensors
 from peftx.artifacts.reading import TensorFile, open_tensors
-from peftx.errors import ArtifactError, SelectionError
+from peftx.errors import ArtifactError, PeftxError, SelectionError
 
 __all__ = ["load"]
+
+#: by site key and slot
+Tensors = dict[tuple[str, str], torch.Tensor]
 
 BaseCheck = Literal["values", "structure", "off"]
 
@@ -70,7 +74,7 @@ def load(
     return adapted
 
 
-def _read_tensors(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
+def _read_tensors(folder: Path, manifest: Manifest) -> Tensors:
     path = folder / TENSORS
     waiting = folder / waiting_tensors(manifest.tensor_file_sha256)
     if waiting.is_file():  # the writer was stopped after the manifest, before the last rename
@@ -87,7 +91,7 @@ def _read_tensors(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
                     f"{folder}: {record.site} shares its values with {record.alias}, which is not there"
                 )
             tensors[tensor_key(record.site, record.slot)] = tensors[record.alias]
-    return tensors
+    return {(r.site, r.slot): tensors[tensor_key(r.site, r.slot)] for r in manifest.tensors}
 
 
 def _check_entries(file: TensorFile, manifest: Manifest) -> None:
@@ -146,24 +150,63 @@ def _check_base(folder: Path, manifest: Manifest, model: nn.Module, skip: set[st
         )
 
 
-def _fill(
-    folder: Path, adapted: Adapted, name: str, tensors: dict[str, torch.Tensor], manifest: Manifest
-) -> None:
-    def here() -> dict[str, torch.Tensor]:
-        return {tensor_key(site, slot): value for (site, slot), value in adapted.tensors(name).items()}
-
-    wanted = here()
-    if wanted.keys() != tensors.keys():
-        odd = sorted(wanted.keys() ^ tensors.keys())
+def _fill(folder: Path, adapted: Adapted, name: str, tensors: Tensors, manifest: Manifest) -> None:
+    state = _unpacked(folder, adapted, name, tensors, manifest)
+    wanted = adapted.tensors(name)
+    if wanted.keys() != state.keys():
+        odd = tensor_key(*min(wanted.keys() ^ state.keys()))
         raise ArtifactError(
-            f"{folder} was written by another version of {manifest.method}: its tensors differ, {odd[0]} among them"
+            f"{folder} was written by another version of {manifest.method}: its tensors differ, {odd} among them"
         )
-    for (site, slot), value in adapted.tensors(name).items():
-        saved = tensors[tensor_key(site, slot)]
+    for (site, slot), value in wanted.items():
+        saved = state[site, slot]
         if value.shape != saved.shape and not adapted.fit(name, site, slot, tuple(saved.shape)):
             raise ArtifactError(
                 f"{folder}: {tensor_key(site, slot)} has shape {tuple(saved.shape)}, expected {tuple(value.shape)} here"
             )
     with torch.no_grad():
-        for key, value in here().items():
-            value.copy_(tensors[key])
+        for place, value in adapted.tensors(name).items():
+            value.copy_(state[place])
+
+
+def _unpacked(folder: Path, adapted: Adapted, name: str, tensors: Tensors, manifest: Manifest) -> Tensors:
+    """The state that a folder's tensors stand for."""
+    packers, state = adapted.packers(name), dict(tensors)
+    for site, form in manifest.packing.items():
+        packer = packers.get(site)
+        if packer is None or packer.packing != form:
+            known = f"packs it as {packer.packing!r}" if packer else "does not pack it"
+            raise ArtifactError(
+                f"{folder} holds {site} packed as {form!r}, and the {manifest.method} installed here {known}; install "
+                "the version that wrote it"
+            )
+        stored = {slot: state.pop((at, slot)) for at, slot in tensors if at == site}
+        here = {slot: tensor for (at, slot), tensor in adapted.tensors(name).items() if at == site}
+        _check_layout(folder, site, packer, stored, here)
+        try:
+            made = packer.unpack(stored)
+        except PeftxError as error:
+            raise ArtifactError(f"{folder}: {site} cannot be unpacked: {error}") from error
+        state |= {(site, slot): tensor for slot, tensor in made.items()}
+    return state
+
+
+def _check_layout(
+    folder: Path, site: str, packer: Packer, stored: dict[str, torch.Tensor], here: dict[str, torch.Tensor]
+) -> None:
+    """Refuse packed tensors that this site would not have written; what may change its shape is left to `unpack`."""
+    if getattr(packer, "elastic", ()):
+        return
+    wanted, found = layout_of(packed_state(packer, here)), layout_of(stored)
+    if wanted.keys() != found.keys():
+        odd = min(wanted.keys() ^ found.keys())
+        raise ArtifactError(
+            f"{folder}: the packed tensors of {site} are not those of {packer.packing!r} ({odd} among them); the "
+            "adapter is damaged, copy it again"
+        )
+    for slot, said in found.items():
+        if said != wanted[slot]:
+            raise ArtifactError(
+                f"{folder}: {tensor_key(site, slot)} is {said[0]} {said[1]}, expected {wanted[slot][0]} "
+                f"{wanted[slot][1]} here"
+            )

@@ -29,7 +29,8 @@ __all__ = [
 
 MANIFEST = "adapter.json"
 TENSORS = "adapter.safetensors"
-VERSION = 1
+#: 2 for a folder with packed tensors, which a reader of 1 has to refuse; all others are still written as 1
+VERSION = 2
 
 Size = Annotated[int, Field(ge=0, lt=2**62)]
 
@@ -63,7 +64,7 @@ class Manifest(_Strict):
     """The whole of ``adapter.json``."""
 
     format: Literal["peftx-adapter"] = "peftx-adapter"
-    version: int = VERSION
+    version: int = 1
     peftx: str
     method: str
     name: str
@@ -73,6 +74,8 @@ class Manifest(_Strict):
     base_values: str
     sites: list[SiteRecord]
     tensors: list[TensorRecord]
+    #: site keys whose tensors are packed -> name of the form (version 2)
+    packing: dict[str, str] = {}
     #: part of a file's name while it is written, so nothing but a hash will do
     tensor_file_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -84,7 +87,18 @@ class Manifest(_Strict):
         ):
             if len(set(keys)) < len(keys):
                 raise ValueError(f"the {what} {Counter(keys).most_common(1)[0][0]!r} stands twice")
+        if self.packing and self.version < 2:
+            raise ValueError("it says that tensors are packed, and in version 1 none is")
+        odd = self.packing.keys() - {record.site for record in self.tensors}
+        if odd:
+            raise ValueError(f"{min(odd)!r} is said to be packed and has no tensor")
+        if any(record.alias is not None and record.site in self.packing for record in self.tensors):
+            raise ValueError("a packed tensor cannot share its values with another")
         return self
+
+    def text(self) -> str:
+        """The file's content."""
+        return self.model_dump_json(indent=1, exclude=None if self.packing else {"packing"}) + "\n"
 
 
 def waiting_tensors(sha256: str) -> str:

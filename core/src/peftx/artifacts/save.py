@@ -16,6 +16,7 @@ from safetensors.torch import save as serialise
 import peftx
 from peftx.adapters.handle import Adapted
 from peftx.adapters.host import base_class
+from peftx.adapters.packing import packed_state
 from peftx.artifacts.fingerprint import fingerprint
 from peftx.artifacts.manifest import (
     MANIFEST,
@@ -32,8 +33,11 @@ from peftx.errors import ArtifactError
 __all__ = ["save"]
 
 
-def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
+def save(adapted: Adapted, folder: Path | str, name: str | None = None, *, packed: bool = True) -> Path:
     """Save one adapter of a model; the base is not written.
+
+    Of a method that packs (`peftx.adapters.packing`), the folder holds what the adapter computes with, not what is
+    trained: loaded, it gives the same outputs to the last bit, and a training goes on from these values.
 
     Of a sharded model (FSDP2) every process must call this: the parts are gathered, and the first process writes.
 
@@ -41,6 +45,7 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
         adapted: the handle.
         folder: where to; made when missing, an adapter already there is replaced.
         name: which adapter; the active one by default.
+        packed: False stores what is trained, for all methods.
 
     Returns:
         The folder.
@@ -49,10 +54,11 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
         ArtifactError: the folder cannot be written.
     """
     attachment = adapted.attachment(name)
+    tensors, packing = _packed(adapted, attachment.name) if packed else (adapted.tensors(attachment.name), {})
     stored: dict[str, torch.Tensor] = {}
     records: list[TensorRecord] = []
     first: dict[int, str] = {}
-    for (site, slot), tensor in adapted.tensors(attachment.name).items():
+    for (site, slot), tensor in tensors.items():
         key = tensor_key(site, slot)
         alias = first.setdefault(id(tensor), key)
         if alias == key:
@@ -71,6 +77,7 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
     payload = serialise(stored)
     cls = base_class(adapted.model)
     manifest = Manifest(
+        version=2 if packing else 1,
         peftx=peftx.__version__,
         method=attachment.method_name,
         name=attachment.name,
@@ -90,6 +97,7 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
             for site in attachment.sites
         ],
         tensors=records,
+        packing=packing,
         tensor_file_sha256=hashlib.sha256(payload).hexdigest(),
     )
     folder = Path(folder)
@@ -105,12 +113,24 @@ def save(adapted: Adapted, folder: Path | str, name: str | None = None) -> Path:
     return folder
 
 
+def _packed(adapted: Adapted, name: str) -> tuple[dict[tuple[str, str], torch.Tensor], dict[str, str]]:
+    """An adapter's tensors, those of its packers packed, and the form of each packed site."""
+    tensors, packing = adapted.tensors(name), {}
+    for site, packer in adapted.packers(name).items():
+        slots = [slot for at, slot in tensors if at == site]
+        made = packed_state(packer, {slot: whole(tensors.pop((site, slot)).detach()) for slot in slots})
+        tensors |= {(site, slot): tensor.clone() for slot, tensor in made.items()}
+        if made:
+            packing[site] = packer.packing
+    return dict(sorted(tensors.items())), packing
+
+
 def _write(folder: Path, payload: bytes, manifest: Manifest) -> None:
     waiting = folder / waiting_tensors(manifest.tensor_file_sha256)
     part = folder / f".{MANIFEST}.{os.getpid()}.part"
     try:
         waiting.write_bytes(payload)
-        part.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        part.write_text(manifest.text(), encoding="utf-8")
         part.replace(folder / MANIFEST)
     except BaseException:
         waiting.unlink(missing_ok=True)

@@ -319,7 +319,9 @@ def _in_place(deltas: Sequence[Delta], parameters: dict[str, Any]) -> bool:
         if isinstance(delta, Owned):
             if rows is not None and parameter.dim() > 1:
                 return False
-            steps.append(partial((parameter if rows is None else parameter[slice(*rows)]).copy_, delta.value))
+            steps.append(
+                partial((parameter if rows is None else parameter[slice(*rows)]).copy_, delta.current())
+            )
             continue
         if not parameter.is_contiguous():
             return False

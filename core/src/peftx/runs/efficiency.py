@@ -153,7 +153,8 @@ def _keep(
 def _switch(figures: dict[str, Any], adapted: Adapted, backend: Backend) -> None:
     """Attach another adapter of the same method, and activate one and the other in turn."""
     here = adapted.attachment()
-    if not _fits(backend.device, adapted.counts().stored_bytes):
+    held = sum(tensor.nbytes for tensor in adapted.tensors().values())
+    if not _fits(backend.device, held):
         return
     adapted.attach(type(here.method), name="other", config=here.config)
     try:

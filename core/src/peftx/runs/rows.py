@@ -211,5 +211,6 @@ def space_needed(counts: Counts, train: TrainConfig) -> int:
     """Bytes a row takes at most: its adapter, and two checkpoints while one replaces the other."""
     moments = 2 * 4 * counts.trainable
     average = 4 * counts.trainable if train.ema is not None else 0
-    state = counts.stored_bytes * 2 + moments + average  # the adapter as it is, and at its best epoch
+    # the adapter as it is, and at its best epoch; both as trained, whatever form the folder holds
+    state = max(counts.stored_bytes, 4 * counts.trainable) * 2 + moments + average
     return counts.stored_bytes + 2 * state + 2**20

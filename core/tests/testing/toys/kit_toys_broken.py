@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import kit_toys_config as configs
 import torch
 from kit_toys_heavy_config import HeavyConfig
-from kit_toys_sound import Fading, Gain, GainDelta, Scheduled
+from kit_toys_sound import Fading, Gain, GainDelta, Packed, PackedDelta, Scheduled
 from torch import Tensor, nn
 
 from peftx.adapters import Schedule
@@ -124,6 +126,22 @@ class SaveLoadDelta(GainDelta):
 
     def factor(self, weight: Tensor) -> Tensor:
         return (1 + self.gain * self.direction).to(weight.dtype)
+
+
+class PackingDelta(PackedDelta):
+    """Writes the time with it."""
+
+    clock: ClassVar[Any] = itertools.count()
+
+    def pack(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return super().pack(state) | {"time": torch.tensor([next(self.clock)], dtype=torch.int32)}
+
+
+class Packing(Packed):
+    Delta = PackingDelta
+
+    def stored_bytes(self, site: Any, config: Any) -> int:
+        return super().stored_bytes(site, config) + 4
 
 
 class DeepcopyDelta(GainDelta):
@@ -253,7 +271,7 @@ EverySite = method(EverySiteDelta)
 Forward = method(ForwardDelta)
 Merge = method(MergeDelta)
 BaseUntouched = method(BaseUntouchedDelta)
-Deterministic = method(DeterministicDelta)
+Deterministic = method(DeterministicDelta, buffer_bytes=lambda self, site, config: 4 * site.shape[0])
 SaveLoad = method(SaveLoadDelta)
 Deepcopy = method(DeepcopyDelta)
 SideBySide = method(SideBySideDelta)

@@ -12,12 +12,18 @@ from peftx.plugins import DatasetSpec, MethodSpec, ModelSpec, Needs, Offers, Tas
 PEFTX_API = 1
 
 _WEIGHTS = ("linear", "linear_t", "conv1d", "conv2d", "embedding", "packed_attention")
-_SOUND = {"gain": _WEIGHTS, "banked": _WEIGHTS, "scheduled": _WEIGHTS, "routed": ("linear",)}
+_SOUND = {
+    "gain": _WEIGHTS,
+    "packed": _WEIGHTS,
+    "banked": _WEIGHTS,
+    "scheduled": _WEIGHTS,
+    "routed": ("linear",),
+}
 _SOUND["bottleneck"] = ("activation",)
 BROKEN = (
     "starts_as not_shifted gradients asleep effect every_site forward merge base_untouched deterministic detach "
-    "save_load deepcopy side_by_side mixing autocast bf16_base compiled checkpointing ddp counts explain kinds resume "
-    "unbound silent_option lossy_option heavy_option loose_option wordy_option"
+    "save_load packing deepcopy side_by_side mixing autocast bf16_base compiled checkpointing ddp counts explain kinds "
+    "resume unbound silent_option lossy_option heavy_option loose_option wordy_option"
 ).split()
 _CONFIGS = {
     "silent_option": "kit_toys_config:SilentConfig",

@@ -46,6 +46,29 @@ class Gain(AdapterMethod):
     wakes_within = 1
 
 
+class PackedDelta(GainDelta):
+    """Trained in full, acts and is stored in float16."""
+
+    packing = "half, 1"
+
+    def factor(self, weight: Tensor) -> Tensor:
+        gain = self.gain.detach().half().to(self.gain.dtype) + (self.gain - self.gain.detach())
+        return (1 + gain).to(weight.dtype)
+
+    def pack(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"half": state["gain"].half()}
+
+    def unpack(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"gain": stored["half"].to(self.gain.dtype)}
+
+
+class Packed(Gain):
+    Delta = PackedDelta
+
+    def stored_bytes(self, site: Any, config: Any) -> int:
+        return 2 * site.shape[0]
+
+
 class BankedDelta(GainDelta):
     """One gain for the whole model, in the bank, and one of the site."""
 

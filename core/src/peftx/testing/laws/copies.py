@@ -23,7 +23,7 @@ from peftx.errors import AdapterError, ArtifactError
 from peftx.testing.lawbook import LawError, NotApplicable, demand, law
 from peftx.testing.trial import Trial, far, near, perturb, refused
 
-__all__ = ["deepcopy", "detach", "mixing", "save_load", "side_by_side"]
+__all__ = ["deepcopy", "detach", "mixing", "packing", "save_load", "side_by_side"]
 
 
 def _picture(model: nn.Module) -> dict[str, Any]:
@@ -68,28 +68,78 @@ def detach(trial: Trial) -> None:
     demand(torch.equal(trial.run(model), output), "the detached model computes something else than before")
 
 
+_UNNAMED = "a file names its method, so only one that a plugin declares can be read again"
+
+
 @law("method", each_case=True)
 def save_load(trial: Trial) -> None:
-    """A saved adapter comes back bit for bit, and a partial one is refused."""
+    """A saved adapter comes back bit for bit, in as many bytes as it counts, and a partial one is refused."""
     if not trial.subject.registered:
-        raise NotApplicable("a file names its method, so only one that a plugin declares can be read again")
+        raise NotApplicable(_UNNAMED)
     model = trial.build()
     adapted = trial.attach(model)
     perturb(adapted.parameters())
     wanted = trial.run(model).detach()
     with tempfile.TemporaryDirectory() as folder:
         path = save(adapted, Path(folder) / "adapter")
-        torch.manual_seed(101)  # whatever a method draws may not matter any more
-        fresh = trial.build()
-        torch.manual_seed(103)
-        loaded = load(fresh, path)
-        stored = adapted.tensors()
-        found = loaded.tensors()
+        held = sum(tensor.nbytes for tensor in read_tensors((path / TENSORS).read_bytes()).values())
+        said = adapted.counts().stored_bytes
+        demand(held == said, f"the counts say {said:,} bytes are stored, the file holds {held:,}")
+        loaded = _loaded(trial, path)
+        stored, found = adapted.tensors(), loaded.tensors()
         demand(found.keys() == stored.keys(), "the loaded adapter has other tensors")
+        packed = adapted.packers()
         for place, tensor in stored.items():
-            demand(torch.equal(found[place], tensor), f"{place[1]} at {place[0]} came back changed")
-        near(trial.run(fresh), wanted, 0.0, "the loaded model and the saved one")
+            if place[0] not in packed:
+                demand(torch.equal(found[place], tensor), f"{place[1]} at {place[0]} came back changed")
+        near(trial.run(loaded.model), wanted, 0.0, "the loaded model and the saved one")
         _refuses_less(trial, path)
+
+
+def _loaded(trial: Trial, folder: Path) -> Adapted:
+    torch.manual_seed(101)  # whatever a method draws may not matter any more
+    fresh = trial.build()
+    torch.manual_seed(103)
+    return load(fresh, folder)
+
+
+@law("method", each_case=True, needs=["save_load"])
+def packing(trial: Trial) -> None:
+    """What is stored packed computes the same, is packed again to the same bytes, trains on, and can be kept whole."""
+    if not trial.subject.registered:
+        raise NotApplicable(_UNNAMED)
+    model = trial.build()
+    adapted = trial.attach(model)
+    if not adapted.packers():
+        raise NotApplicable("it stores what it trains")
+    perturb(adapted.parameters())
+    before = {place: tensor.detach().clone() for place, tensor in adapted.tensors().items()}
+    with tempfile.TemporaryDirectory() as name:
+        folders = [save(adapted, Path(name) / "first")]
+        for place, tensor in adapted.tensors().items():
+            demand(
+                torch.equal(tensor, before[place]),
+                f"saving changed {place[1]} at {place[0]}, which is trained",
+            )
+        loaded = _loaded(trial, folders[0])
+        folders.append(save(loaded, Path(name) / "second"))
+        first, second = ({f: (folder / f).read_bytes() for f in (MANIFEST, TENSORS)} for folder in folders)
+        for file in first:
+            demand(first[file] == second[file], f"saved, loaded and saved again, {file} is another")
+        whole = _loaded(trial, save(adapted, Path(name) / "whole", packed=False)).tensors()
+        for place, tensor in whole.items():
+            demand(
+                torch.equal(tensor, before[place]), f"kept whole, {place[1]} at {place[0]} came back changed"
+            )
+    optimizer = trial.bind(loaded)
+    start = {place: tensor.detach().clone() for place, tensor in loaded.tensors().items()}
+    for _ in range(trial.method.wakes_within):
+        trial.step(loaded.model, optimizer)
+    packed = adapted.packers()
+    for place, tensor in loaded.tensors().items():
+        if place[0] in packed and tensor.requires_grad and not trial.inert(place[0]):
+            moved = not torch.equal(tensor.detach(), start[place])
+            demand(moved, f"loaded, {place[1]} at {place[0]} trains no further")
 
 
 def _refuses_less(trial: Trial, folder: Path) -> None:

@@ -121,7 +121,7 @@ def counts(trial: Trial) -> None:
     promised = peftx.explain(model, trial.subject.given, **trial.options)
     adapted = trial.attach(model)
     found = adapted.counts()
-    for what in ("adapter", "owned", "head", "trainable", "base_total"):
+    for what in ("adapter", "owned", "head", "trainable", "stored_bytes", "base_total"):
         said, is_ = getattr(promised.counts, what), getattr(found, what)
         demand(said == is_, f"explain promised {what} = {said:,}, attached it is {is_:,}")
     total = sum(p.numel() for p in adapted.parameters())
