@@ -27,7 +27,7 @@ EXAMPLES = (
     "peftx bench vision/quick --budget params=50k --train.epochs 4 --dry-run",
 )
 #: Options of a run that a bench passes on.
-PASSED_ON = ("device", "precision", "offline", "data_root", "efficiency")
+PASSED_ON = ("device", "precision", "offline", "data_root", "efficiency", "best_on_test")
 
 
 class _Bench(click.Command):
@@ -177,7 +177,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict
     from peftx.config.flags import parse, place
     from peftx.config.run import RunConfig, TrainConfig
 
-    flags = parse(arguments, ("offline", "efficiency", "no_efficiency"))
+    flags = parse(arguments, ("offline", "efficiency", "no_efficiency", "best_on_test"))
     if not flags.words:
         raise ConfigError(
             "name a suite, such as `peftx bench vision/quick`; `peftx list` shows those installed"
@@ -261,6 +261,7 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
                 "data": row.data,
                 "model": row.model,
                 "search": len(row.rates) or None,
+                "search_data": dict(row.search) if row.rates else {},
                 "seeds": row.seeds,
                 "size": None if bench.request.budget is None else size_of(row),
                 "train": row.values["train"],
@@ -290,7 +291,8 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
     click.echo("")
     for row in {row.data: row for row in bench.rows}.values():
         settings = _plain(row.values["train"]) or "the task's recipe for each method"
-        click.echo(f"train on {row.data}: {settings}")
+        searched = f"; its search with {_plain(dict(row.search))}" if row.rates and row.search else ""
+        click.echo(f"train on {row.data}: {settings}{searched}")
     for key, value in bench.grid.protocol.items():
         if key != "train" and value not in (None, [], {}):
             click.echo(f"{key}: {_plain(value)}")

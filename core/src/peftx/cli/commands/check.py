@@ -63,9 +63,11 @@ def command(
         return
     if everything:
         names = (*names, *(info.domain for info in registry.plugins if info.status != "blocked"))
+    from peftx.cli.setting import parse_settings
+
     if not names:
         raise ConfigError("name what to check, such as `peftx check core.lora`, or give --all")
-    options = _options(given)
+    options = parse_settings(given)
     _resolve(registry, names)
 
     from peftx.cli.output import note, print_json, print_table
@@ -116,21 +118,6 @@ def _resolve(registry: Any, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in domains:
             find(registry, name)
-
-
-def _options(given: tuple[str, ...]) -> dict[str, Any]:
-    import json
-
-    found: dict[str, Any] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {text}: write OPTION=VALUE, such as --set rank=4")
-        try:
-            found[key.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            found[key.replace("-", "_")] = value
-    return found
 
 
 def _list(as_json: bool) -> None:

@@ -49,21 +49,32 @@ def command(ctx: click.Context, data_root: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder that already holds the data.")
 @click.option("--offline", is_flag=True, help="Never touch the network.")
+@click.option(
+    "--set", "given", multiple=True, metavar="OPTION=VALUE", help="An option of the data set, such as fold=2."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def check(state: State, name: str, data_root: Path | None, offline: bool, as_json: bool) -> None:
+def check(
+    state: State, name: str, data_root: Path | None, offline: bool, given: tuple[str, ...], as_json: bool
+) -> None:
     """Load data set NAME and compare its counts and classes with the published ones; read every sample.
 
     Exits 1 when something disagrees.
+
+    \b
+    Examples:
+      peftx data check cifar10 --data-root /data
+      peftx data check vtab:cifar --data-root /data --set split=tune
     """
     registry = state.registry()
     entry = registry.resolve_dataset(name)
 
+    from peftx.cli.setting import parse_settings
     from peftx.data.checks import check_dataset
     from peftx.data.contract import DataContext
 
     context = DataContext.create(data_root, offline=offline)
-    config = _config(entry)
+    config = _config(entry, parse_settings(given))
     if entry.spec.locate:
         entry.load("locate")(config, context)
     report = check_dataset(entry.load()(config, context))
@@ -117,7 +128,9 @@ def _row(entry: Entry[DatasetSpec], context: Any) -> dict[str, Any]:
     }
 
 
-def _config(entry: Entry[DatasetSpec]) -> Any:
-    if not entry.spec.config:
-        return None
-    return entry.load("config")(**({"path": entry.argument} if entry.argument else {}))
+def _config(entry: Entry[DatasetSpec], settings: dict[str, Any] | None = None) -> Any:
+    from peftx.cli.setting import config_of
+
+    schema = entry.load("config") if entry.spec.config else None
+    argument = {"path": entry.argument} if entry.argument else {}
+    return config_of(schema, {**argument, **(settings or {})}, entry.name)

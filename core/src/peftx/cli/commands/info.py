@@ -97,7 +97,7 @@ def _suite(entry: Entry[Any]) -> tuple[str, dict[str, Any]]:
     return suite.about, {
         "task": suite.task,
         "task_options": suite.task_options,
-        "data": [_with(label(one), one.train) for one in suite.data],
+        "data": [_with(label(one), one.train, one.search) for one in suite.data],
         "models": [label(one) for one in suite.models],
         "methods": [label(one) for one in suite.methods],
         "seeds": suite.seeds,
@@ -108,8 +108,10 @@ def _suite(entry: Entry[Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _with(name: str, settings: dict[str, Any]) -> str:
-    return f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})" if settings else name
+def _with(name: str, settings: dict[str, Any], search: dict[str, Any]) -> str:
+    told = [f"{key} {value}" for key, value in settings.items()]
+    told += [f"search with {key} {value}" for key, value in search.items()]
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _tables(registry: Registry) -> dict[str, dict[str, Entry[Any]]]:
