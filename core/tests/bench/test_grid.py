@@ -110,6 +110,50 @@ def test_cells_of_a_search_share_rates_seed_and_head_rate_and_see_no_test(grid: 
         assert [cell.config["train"]["lr"] for cell in row.runs(0.1)] == [0.1] * 3
 
 
+def test_a_search_may_have_data_of_its_own(grid: Callable[..., Grid]) -> None:
+    suite = {"data": [{"name": "points", "spread": 2.0, "search": {"spread": 3.0, "test": False}}]}
+    (row,) = grid(suite, search=(0.1,)).rows
+    assert row.data == "toy.points spread=2", "its name is that of what is scored"
+    (search,), runs = row.searches(), row.runs(0.1)
+    assert search.config["data"] == {"name": "toy.points", "spread": 3.0, "test": False}
+    assert {one.config["data"]["spread"] for one in runs} == {2.0}
+    assert row.plan_of(search).data_config.spread == 3.0 and row.plan_of(runs[0]).data_config.spread == 2.0
+    # named on the command line, the suite's data set is still the suite's; another one has no search of its own
+    first, second = grid(suite, search=(0.1,), data=choices("points spread=2", "points spread=4")).rows
+    assert first.search == {"spread": 3.0, "test": False} and not second.search
+
+
+def test_options_of_a_search_are_checked_whether_one_searches_or_not(grid: Callable[..., Grid]) -> None:
+    suite = {"data": [{"name": "points", "search": {"spraed": 3.0}}]}
+    for search in (None, (0.1,)):
+        with pytest.raises(ConfigError, match=r"--data.spraed: no such option\. Did you mean"):
+            grid(suite, search=search)
+
+
+def test_all_data_that_are_not_there_are_told_at_once(grid: Callable[..., Grid]) -> None:
+    absent = [{"name": "toy.points", "absent": True, "classes": number} for number in (2, 3)]
+    there = {"name": "toy.points", "classes": 4}
+    with pytest.raises(DataError) as caught:
+        grid({"data": [absent[0], there, "toy.points", absent[1]]})
+    assert str(caught.value) == (
+        "2 of the 4 data sets of this bench cannot be had: toy.points absent=true classes=2, "
+        "toy.points absent=true classes=3 (toy.points: points.bin is not there; put it into the data folder); "
+        "run the others with --data 'toy.points classes=4,toy.points'"
+    )
+    with pytest.raises(
+        DataError, match=r"^none of the 2 data sets of this bench can be had: toy.points absent"
+    ):
+        grid({"data": absent})
+    assert len(grid({"data": [absent[0], there]}, data=choices("points classes=4")).rows) == 1
+
+
+def test_data_of_the_search_must_be_there_where_one_searches(grid: Callable[..., Grid]) -> None:
+    suite = {"data": [{"name": "points", "search": {"absent": True}}]}
+    with pytest.raises(DataError, match=r"points\.bin is not there"):
+        grid(suite, search=(0.1,))
+    assert len(grid(suite).rows) == 1
+
+
 @pytest.mark.parametrize("name", ["lr", "head_lr"])
 def test_a_rate_is_searched_or_set(grid: Callable[..., Grid], name: str) -> None:
     flag = name.replace("_", "-")
@@ -171,7 +215,7 @@ def test_a_suite_is_found_by_domain_and_name(registry: Registry) -> None:
         (
             "grid",
             UnknownNameError,
-            "grid is a domain, a suite is part of one: its suites are grid/small, grid/slow",
+            "grid is a domain, a suite is part of one: its suites are grid/small, grid/parted, grid/slow",
         ),
         ("toy", UnknownNameError, "toy is a domain, a suite is part of one: it has no suite"),
         ("speech/quick", PluginError, "speech.quick belongs to the pack speech, which is not installed"),

@@ -220,6 +220,17 @@ def test_a_cell_that_fails_is_told_and_left_alone_until_it_is_asked_for(
     assert bench(**asked).failed == []
 
 
+def test_the_best_on_test_is_told_and_ranks_nothing(bench: Call, tmp_path: Path) -> None:
+    outcome = bench(**ONE, best_on_test=True, search=(1e-1,))
+    (standing,) = outcome.boards[0].standings
+    assert standing.best_on_test is not None and standing.best_on_test >= (standing.mean or 0.0)
+    assert "best on test (optimistic)" in outcome.boards[0].table().render()
+    searched = next((tmp_path / "out").rglob("search/*/record.json"))
+    assert "best_on_test" not in json.loads(searched.read_text())["rows"][0], "a search sees no test"
+    with pytest.raises(RunError, match="best_on_test: True there, False now"):
+        bench(**ONE, search=(1e-1,))
+
+
 def test_training_that_stops_itself_is_a_failed_cell_with_a_record(bench: Call, tmp_path: Path) -> None:
     outcome = bench(**ONE, train={"lr": 1e30})
     assert "the loss became" in outcome.failed[0][1].cause
@@ -304,6 +315,25 @@ def test_a_search_chooses_on_validation_and_its_rate_is_that_of_all_seeds(
     assert any("the largest rate searched was the best" in note for note in outcome.notes)
     assert len(heard.started_cells) == 2 * 2 + 2 * 2
     bench(search=(1e-4, 1e-1), data=ONE["data"])
+    assert heard.started_cells == []
+
+
+def test_a_search_on_data_of_its_own_and_its_rate_on_the_suites(
+    bench: Call, heard: Any, tmp_path: Path
+) -> None:
+    """As VTAB-1k asks: 800 images to train and 200 to choose by, then all 1,000 at the chosen rate."""
+    outcome = bench("grid/parted", search=())
+    out = tmp_path / "out" / "toy.points-spread=2" / "toy.net" / "core.head"
+    spread = {
+        path.parent.name: json.loads((path.parent / "record.json").read_text())["data"]["fingerprint"]
+        for path in out.rglob("config.toml")
+    }
+    assert set(spread) == {"lr=0.01", "lr=0.1", "seed0", "seed1"}
+    assert spread["lr=0.01"] == spread["lr=0.1"] != spread["seed0"] == spread["seed1"]
+    assert "spread = 1.5" in (out / "search" / "lr=0.1" / "config.toml").read_text()
+    (board,) = outcome.boards
+    assert board.data == "toy.points spread=2" and {one.n for one in board.standings} == {2}
+    bench("grid/parted", search=())
     assert heard.started_cells == []
 
 

@@ -52,6 +52,10 @@ def test_a_suite_survives_json() -> None:
         ({"train": {"epochs": 0}}, "--train.epochs: must be at least 1"),
         ({"train": {"epoch": 1}}, "--train.epoch: no such option"),
         ({"data": [{"name": "toy.points", "train": {"lr": "fast"}}]}, "--train.lr: must be a number"),
+        (
+            {"data": [{"name": "toy.points", "search": {"name": "x"}}]},
+            "search holds options of the data set alone, and name is none",
+        ),
         ({"colour": "red"}, "Extra inputs are not permitted"),
         (
             {"published": [{"method": "X", "data": "toy.other", "value": 1, "source": "a book"}]},

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftx.config.run import RunConfig
@@ -46,8 +46,10 @@ class Cell:
 class Row:
     """One method with its options on one data set and model: its seeds, and the rates it is searched over.
 
-    `values`: what all its runs share, the values of a RunConfig; `plan`: those, checked. `off`: how far its trained
-    parameters are from a budget, in words, empty where they are not; `trainable`: their number where it was counted.
+    `values`: what all its runs share, the values of a RunConfig; `plan`: those, checked. `search`: options of the data
+    set over those for the runs of a search, and `search_config` all of them, checked; None where it has none. `off`:
+    how far its trained parameters are from a budget, in words, empty where they are not; `trainable`: their number
+    where it was counted.
     """
 
     folder: str
@@ -59,6 +61,8 @@ class Row:
     rates: tuple[float, ...]
     values: Mapping[str, Any]
     plan: Plan
+    search: Mapping[str, Any] = field(default_factory=dict)
+    search_config: Any = None
     trainable: int | None = None
     off: str = ""
 
@@ -82,7 +86,8 @@ class Row:
             train |= {"lr": rate, "head_lr": None}
         config = {**self.values, "train": train, "seed": seed}
         if search:
-            config |= {"test": False, "efficiency": False}
+            config |= {"test": False, "best_on_test": False, "efficiency": False}
+            config |= {"data": {**self.values["data"], **self.search}}
         name = f"search/lr={rate}" if search else f"seed{seed}"
         return Cell(
             f"{self.folder}/{name}",
@@ -98,7 +103,10 @@ class Row:
 
     def plan_of(self, cell: Cell) -> Plan:
         """The checked run of one of this row's cells."""
-        return replace(self.plan, config=RunConfig.model_validate(dict(cell.config)))
+        config = RunConfig.model_validate(dict(cell.config))
+        if cell.search and self.search_config is not None:
+            return replace(self.plan, config=config, data_config=self.search_config)
+        return replace(self.plan, config=config)
 
 
 def slug(text: str) -> str:

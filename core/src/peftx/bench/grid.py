@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from peftx.bench.request import Request
 from peftx.config.errors import as_config_error
 from peftx.config.run import Choice, RunConfig, TrainConfig
 from peftx.config.suite import ALL, Suite, SuiteData, label
-from peftx.errors import ConfigError
+from peftx.errors import ConfigError, DataError, NetworkError, UserError
 from peftx.plugins.descriptors import TaskSpec
 from peftx.plugins.registry import Entry, Registry
 from peftx.runs.matching import why_not
@@ -49,9 +51,11 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *,
         _refuse_fixed_size(methods, registry)
     rates = suite.rates if request.search == () else request.search or ()
     rows: list[Row] = []
+    absent: dict[str, UserError] = {}
     for data in _data(suite, request, task, registry):
         train = {**suite.train, **data.train, **request.train}
         _refuse_fixed_rate(train, rates)
+        search_config: Any = None
         for index, model in enumerate(
             request.models if request.models is not None else suite.models or ("",)
         ):
@@ -64,15 +68,21 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *,
                     "train": train,
                     **_shared(request),
                 }
-                plan = planned(values, registry, locate=locate and index == number == 0)
-                rows.append(_row(suite, request, plan, method, data, rates, values))
+                plan = planned(values, registry)
+                if index == number == 0:
+                    search_config = _searched(data, values, registry)
+                    if locate and (error := _lacking(plan, search_config if rates else None)):
+                        absent[_label(data, plan)] = error
+                row = _row(suite, request, plan, method, data, rates, values)
+                rows.append(dataclasses.replace(row, search=data.search, search_config=search_config))
     _distinct(rows)
+    _refuse_absent(absent, list(dict.fromkeys(row.data for row in rows)))
     protocol = protocol_of(suite, request, rates)
     return Grid(name, suite.about, task.name, tuple(rows), tuple(rates), protocol)
 
 
-def planned(values: dict[str, Any], registry: Registry, *, locate: bool = False) -> Plan:
-    """Check the values of a run.
+def planned(values: dict[str, Any], registry: Registry) -> Plan:
+    """Check the values of a run, whether its data are there or not.
 
     Raises: as `peftx.runs.preflight`; ConfigError where a value is wrong.
     """
@@ -81,7 +91,47 @@ def planned(values: dict[str, Any], registry: Registry, *, locate: bool = False)
         config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise as_config_error(error, known=known) from error
-    return preflight(config, registry, locate=locate)
+    return preflight(config, registry, locate=False)
+
+
+def _searched(data: SuiteData, values: dict[str, Any], registry: Registry) -> Any:
+    """The checked options of a data set for the runs of a search; None where they are its own."""
+    if not data.search:
+        return None
+    return planned({**values, "data": {**values["data"], **data.search}}, registry).data_config
+
+
+def _lacking(plan: Plan, search_config: Any) -> UserError | None:
+    """What is missing of a row's data, of those of its search as well."""
+    if not plan.data.spec.locate:
+        return None
+    locate = plan.data.load("locate")
+    try:
+        locate(plan.data_config, plan.ctx)
+        if search_config is not None:
+            locate(search_config, plan.ctx)
+    except (DataError, NetworkError) as error:
+        return error
+    return None
+
+
+def _refuse_absent(absent: Mapping[str, UserError], known: Sequence[str]) -> None:
+    """Say of all data sets at once which are not there.
+
+    Raises:
+        DataError, NetworkError: some are not.
+    """
+    if not absent:
+        return
+    first = next(iter(absent.values()))
+    if len(known) == 1:
+        raise first
+    there = [name for name in known if name not in absent]
+    count = f"{len(absent)} of the {len(known)}" if there else f"none of the {len(known)}"
+    others = f"; run the others with --data {shlex.quote(','.join(there))}" if there else ""
+    raise type(first)(
+        f"{count} data sets of this bench can{'not' if there else ''} be had: {', '.join(absent)} ({first}){others}"
+    )
 
 
 def protocol_of(suite: Suite, request: Request, rates: Sequence[float]) -> dict[str, Any]:
@@ -103,6 +153,7 @@ def _shared(request: Request) -> dict[str, Any]:
         "offline": request.offline,
         "data_root": None if request.data_root is None else str(request.data_root),
         "efficiency": request.efficiency,
+        "best_on_test": request.best_on_test,
         "baselines": [],
         "report": False,
     }
@@ -138,7 +189,10 @@ def _data(suite: Suite, request: Request, task: Entry[TaskSpec], registry: Regis
         name = f"{entry.name}:{entry.argument}" if entry.argument else entry.name
         return SuiteData.model_validate({"name": name, **choice.options})
 
-    own = {label(full(one)): full(one).model_copy(update={"train": one.train}) for one in suite.data}
+    own = {
+        label(full(one)): full(one).model_copy(update={"train": one.train, "search": one.search})
+        for one in suite.data
+    }
     if request.data is None:
         return list(own.values())
     asked = [full(one) for one in request.data]
@@ -173,7 +227,7 @@ def _row(
     rates: Sequence[float],
     values: dict[str, Any],
 ) -> Row:
-    data_label = label(_named(data, plan.data_name))
+    data_label = _label(data, plan)
     values = {**values, "data": {"name": plan.data_name, **data.options}}
     values["model"] = {**values["model"], "name": plan.model_name}
     model_label = label(Choice.model_validate(values["model"]))
@@ -189,6 +243,10 @@ def _row(
         values=values,
         plan=plan,
     )
+
+
+def _label(data: SuiteData, plan: Plan) -> str:
+    return label(_named(data, plan.data_name))
 
 
 def _named(choice: Choice, name: str) -> Choice:

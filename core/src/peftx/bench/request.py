@@ -35,6 +35,7 @@ class Request(BaseModel):
     device: str = "auto"
     precision: str = "fp32"
     efficiency: bool = True
+    best_on_test: bool = False
     offline: bool = False
     data_root: Path | None = None
     out: Path | None = None

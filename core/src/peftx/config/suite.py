@@ -44,14 +44,24 @@ class Published(BaseModel):
 
 
 class SuiteData(Choice):
-    """A data set of a suite: a name, its options, and the training settings that belong to it alone."""
+    """A data set of a suite: a name, its options, the training settings that belong to it alone, and options over its
+    own for the runs of a search (``{"split": "tune"}``), where those train on less and validate on the rest."""
 
     train: dict[str, Any] = Field({}, description="settings for this data set, over those of the suite")
+    search: dict[str, Any] = Field({}, description="options over its own for the runs of a search")
 
     @field_validator("train")
     @classmethod
     def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
         return _checked(value)
+
+    @field_validator("search")
+    @classmethod
+    def _same_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        odd = next((name for name in ("name", "train", "search") if name in value), None)
+        if odd is not None:
+            raise ValueError(f"search holds options of the data set alone, and {odd} is none")
+        return value
 
 
 class Suite(BaseModel):

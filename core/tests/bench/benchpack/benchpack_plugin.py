@@ -32,6 +32,15 @@ SMALL = Suite(
     rates=(1e-2, 1e-1),
     published=(Published(method="Sorter", data="toy.points spread=2.0", value=99.0, source="a book"),),
 )
+PARTED = Suite(
+    task="grid.sorting",
+    about="Points, searched on some and trained on others.",
+    data=({**POINTS, "search": {"spread": 1.5}},),
+    methods=("core.head",),
+    seeds=2,
+    train={"epochs": 1, "batch_size": 16},
+    rates=(1e-2, 1e-1),
+)
 SLOW = Suite(
     task="grid.sorting",
     about="Points, slowly.",
@@ -45,8 +54,9 @@ SLOW = Suite(
 
 @hookimpl
 def peftx_suites() -> Iterator[SuiteSpec]:
-    """Two suites, and one that is none."""
+    """Suites, and one that is none."""
     yield SuiteSpec("grid.small", "points, twice", "benchpack_plugin:SMALL")
+    yield SuiteSpec("grid.parted", "points, searched apart", "benchpack_plugin:PARTED")
     yield SuiteSpec("grid.slow", "points, slowly", "benchpack_plugin:SLOW")
     yield SuiteSpec("grid.none", "no suite at all", "benchpack_plugin:POINTS")
 
