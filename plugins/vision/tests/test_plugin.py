@@ -76,10 +76,16 @@ def test_unverified_loaders_say_so() -> None:
     assert {spec.name for spec in plugin.peftx_datasets() if not spec.verified} == {
         "vision.cifar10",
         "vision.cifar100",
+        "vision.dtd",
+        "vision.eurosat",
         "vision.fashion_mnist",
         "vision.fgvc",
+        "vision.flowers102",
+        "vision.food101",
         "vision.medmnist",
         "vision.mnist",
+        "vision.oxford_pets",
+        "vision.svhn",
         "vision.vtab",
     }
 

@@ -123,6 +123,33 @@ def test_a_folder_in_the_official_layout(tmp_path: Path, name: str, form: str) -
     assert load(variant, CifarConfig(split_seed=1), ctx(tmp_path, folder)).fingerprint != data.fingerprint
 
 
+@pytest.mark.parametrize("name", list(TINY))
+def test_what_copy_it_is(tmp_path: Path, name: str) -> None:
+    variant = TINY[name]
+    root = tmp_path / "root"
+    for form, folder_kind in (("binary", "counted"), ("python", "altered")):
+        layout = getattr(variant, form)
+        files, _ = official_files(variant, layout)
+        put_folder(root / form / layout.folder, files)
+        loose = load(variant, CifarConfig(), ctx(tmp_path, root / form))
+        assert loose.copy is not None and loose.copy.kind == folder_kind
+        archived = load(
+            put_archive(variant, form, root / "archive" / form, files),
+            CifarConfig(limit_train=len(variant.classes)),
+            ctx(tmp_path, root / "archive" / form),
+        )
+        assert archived.copy is not None and archived.copy.kind == "official"
+    md5 = tuple(hashlib.md5(files[part]).hexdigest() for part in (*layout.train, layout.test))
+    same = replace(variant, python=replace(variant.python, md5=md5))
+    official = load(same, CifarConfig(), ctx(tmp_path, root / "python"))
+    assert official.copy is not None and official.copy.kind == "official"
+
+
+def test_the_published_checksums_are_one_for_each_file() -> None:
+    for variant in (CIFAR10, CIFAR100):
+        assert len(set(variant.python.md5)) == len(variant.python.train) + 1 and not variant.binary.md5
+
+
 def test_fine_labels_not_coarse(tmp_path: Path) -> None:
     layout = CIFAR100.binary
     path = tmp_path / "train.bin"

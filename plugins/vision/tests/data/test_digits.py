@@ -18,7 +18,7 @@ CTX = DataContext(None, Path("unused"), offline=True)
 
 def test_digits_agree_with_the_published_counts() -> None:
     data = load(DigitsConfig(), CTX)
-    assert check_dataset(data).ok
+    assert check_dataset(data).ok and data.copy is not None and data.copy.kind == "counted"
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 1079,
         "val": 359,

@@ -64,6 +64,7 @@ def test_the_official_form(tmp_path: Path, official: dict[str, np.ndarray]) -> N
     assert again.fingerprint == data.fingerprint != few.fingerprint
     assert np.bincount(few.splits["train"].labels).tolist() == [2] * 8 and len(few.splits["val"]) == 6
     assert data.card["note"] == "bloodmnist, official splits"
+    assert data.copy is not None and data.copy.kind == "official" and few.copy == data.copy
 
 
 def test_an_altered_official_file_is_refused_and_read_by_the_option_file(
@@ -74,6 +75,16 @@ def test_an_altered_official_file_is_refused_and_read_by_the_option_file(
         locate(MedMnistConfig(flag="bloodmnist"), ctx(tmp_path, path.parent))
     own = load(MedMnistConfig(flag="bloodmnist", file=path), ctx(tmp_path))
     assert own.published is None and len(own.splits["train"]) == 40
+    assert own.copy is not None and own.copy.kind == "altered"
+    few = put(
+        tmp_path / "few.npz",
+        official | {f"train_{k}": official[f"train_{k}"][:8] for k in ("images", "labels")},
+    )
+    part = load(MedMnistConfig(flag="bloodmnist", file=few), ctx(tmp_path))
+    assert part.copy is not None and part.copy.detail == "8 of 40 samples in train"
+    same = tmp_path / "root" / "medmnist" / "bloodmnist.npz"
+    whole = load(MedMnistConfig(flag="bloodmnist", file=same), ctx(tmp_path))
+    assert whole.copy is not None and whole.copy.kind == "official"
     assert own.card["note"] == "a file of the form of bloodmnist; compare with no published figures"
     relative = MedMnistConfig(flag="bloodmnist", file=Path("bloodmnist.npz"))
     assert load(relative, ctx(tmp_path, path.parent)).fingerprint == own.fingerprint

@@ -99,8 +99,9 @@ def test_the_test_files_alone(tmp_path: Path) -> None:
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 14, "val": 1, "test": 5}
     seen = sorted((image.tobytes(), label) for split in data.splits.values() for image, label in split)
     assert seen == sorted((image.tobytes(), int(label)) for image, label in zip(*arrays[2:], strict=True))
-    assert data.name == "vision.mnist (test files alone)" and data.published is None
+    assert data.name == "vision.mnist" and data.published is None
     assert "compare with no published figures" in data.card["note"]
+    assert data.copy is not None and data.copy.kind == "partial"
 
 
 def test_the_published_figures() -> None:

@@ -88,6 +88,8 @@ def test_the_check_knows_the_published_counts(tmp_path: Path) -> None:
     (folder / "val200.txt").write_text("\n".join(f"images/val200/00000{i % 4}.png 1" for i in range(200)))
     whole = load(VtabConfig(path="patch_camelyon", split="tune"), ctx(tmp_path, tmp_path))
     assert check_dataset(whole).ok
+    assert report.copy == "partial copy: 16 of 1,000 samples in train"
+    assert whole.copy is not None and whole.copy.kind == "counted"
 
 
 @pytest.mark.parametrize("split", ["tune", "final"])

@@ -15,12 +15,14 @@ The official test set is `test`; the official train set is split into `train` an
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftx.data.archives import extract
 from peftx.data.contract import DataContext, Dataset, Published
+from peftx.data.copies import compare_copy
 from peftx.data.fetch import Remote, fetch
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
@@ -60,7 +62,8 @@ class Layout:
     """One official form: the archive, its folder, the files in it, the names of the classes.
 
     `label`: of a binary record, the number of the byte with the class; of a pickle, the key of the labels.
-    `label_bytes`: bytes of a binary record before its pixels; 0 for pickles.
+    `label_bytes`: bytes of a binary record before its pixels; 0 for pickles. `md5`: the published checksums of `train`
+    and `test`, in that order, where there are any (torchvision's lists; none for the binary files).
     """
 
     archive: Remote
@@ -69,6 +72,7 @@ class Layout:
     test: str
     label: int | str
     label_bytes: int
+    md5: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,14 @@ CIFAR10 = Variant(
         "test_batch",
         label="labels",
         label_bytes=0,
+        md5=(
+            "c99cafc152244af753f735de768cd75f",
+            "d4bba439e000b95fd0a9bffe97cbabec",
+            "54ebc095f3ab1f0389bbae665268c751",
+            "634d18415352ddfa80567beed471001a",
+            "482c414d41f54cd18b22e5b47cb7c3cb",
+            "40351d587109b95175f43aff81a1287e",
+        ),
     ),
     rows=10_000,
     test_rows=10_000,
@@ -145,6 +157,7 @@ CIFAR100 = Variant(
         "test",
         label="fine_labels",
         label_bytes=0,
+        md5=("16019d7e3df5f24257cddd939b257f8d", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
     ),
     rows=50_000,
     test_rows=10_000,
@@ -258,6 +271,7 @@ def load(variant: Variant, config: CifarConfig, ctx: DataContext) -> Dataset:
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     del parts  # 150 MB
     val, train = split(labels, (config.val_fraction,), config.split_seed, variant.classes)
+    held = {"train": len(train), "val": len(val), "test": variant.test_rows}
     train = train[limit(labels[train], config.limit_train, config.split_seed)]
     splits = {
         "train": ArraySplit(images[train], labels[train]),
@@ -279,7 +293,19 @@ def load(variant: Variant, config: CifarConfig, ctx: DataContext) -> Dataset:
             "note": f"official {layout.folder}; val drawn from the official train set by split_seed",
         },
         published=variant.published,
+        copy=compare_copy(variant.published, held, _checked(folder, layout, ctx.cache / variant.name)),
     )
+
+
+def _checked(folder: Path, layout: Layout, cache: Path) -> bool | None:
+    """Whether the files are the official ones, as far as their checksums or their archive's tell."""
+    if folder == cache / _stem(layout) / layout.folder:
+        return True  # out of an archive that was held to its checksum
+    if not layout.md5:
+        return None
+    names = (*layout.train, layout.test)
+    found = (hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in names)
+    return all(one == expected for one, expected in zip(found, layout.md5, strict=True))
 
 
 def read_batch(path: Path, layout: Layout, rows: int, classes: int) -> tuple[Pixels, Labels]:

@@ -10,6 +10,7 @@ values 0 .. 16 become 0 .. 255. The part has no official split, so test and vali
 from __future__ import annotations
 
 from peftx.data.contract import DataContext, Dataset, Published
+from peftx.data.copies import compare_copy
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.config.data import DigitsConfig
@@ -46,6 +47,7 @@ def load(config: DigitsConfig, ctx: DataContext) -> Dataset:
     labels = bunch.target.astype(np.int64)
     classes = tuple(str(name) for name in bunch.target_names)
     test, val, train = split(labels, (config.test_fraction, config.val_fraction), config.split_seed, classes)
+    held = {"train": len(train), "val": len(val), "test": len(test)}
     train = train[limit(labels[train], config.limit_train, config.split_seed)]
     splits = {
         name: ArraySplit(images[rows], labels[rows])
@@ -64,4 +66,5 @@ def load(config: DigitsConfig, ctx: DataContext) -> Dataset:
             "note": "8 x 8 pixels; no official split: test and val are drawn by split_seed",
         },
         published=PUBLISHED,
+        copy=compare_copy(PUBLISHED, held, None),
     )

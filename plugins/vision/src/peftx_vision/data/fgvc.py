@@ -14,7 +14,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftx.data.contract import DataContext, Dataset
+from peftx.data.contract import SPLITS, DataContext, Dataset, Published
+from peftx.data.copies import compare_copy
 from peftx.errors import DataError, near_matches
 from peftx_vision.config.data import FgvcConfig
 from peftx_vision.data.listed import Listed, check_apart, checked_path, find_folder, read_text, splits_of
@@ -27,21 +28,23 @@ _PAPER = "https://arxiv.org/abs/2203.12119"
 @dataclass(frozen=True, slots=True)
 class FgvcSet:
     """One set. `folders`: names its folder may have; `images`: where below it the paths of the splits start;
-    `title`: the set that it is."""
+    `title`: the set that it is; `counts`: images in train, val and test, as VPT states them (from secondary sources;
+    train and val together, and test, are the official counts of each set)."""
 
     title: str
     classes: int
+    counts: tuple[int, int, int]
     folders: tuple[str, ...]
     images: str = ""
 
 
 #: The five sets by name.
 SETS = {
-    "cub": FgvcSet("CUB-200-2011", 200, ("cub", "CUB_200_2011"), "images"),
-    "nabirds": FgvcSet("NABirds", 555, ("nabirds",), "images"),
-    "flowers": FgvcSet("Oxford Flowers", 102, ("flowers", "OxfordFlowers")),
-    "dogs": FgvcSet("Stanford Dogs", 120, ("dogs", "StanfordDogs"), "Images"),
-    "cars": FgvcSet("Stanford Cars", 196, ("cars", "StanfordCars")),
+    "cub": FgvcSet("CUB-200-2011", 200, (5_394, 600, 5_794), ("cub", "CUB_200_2011"), "images"),
+    "nabirds": FgvcSet("NABirds", 555, (21_536, 2_393, 24_633), ("nabirds",), "images"),
+    "flowers": FgvcSet("Oxford Flowers", 102, (1_020, 1_020, 6_149), ("flowers", "OxfordFlowers")),
+    "dogs": FgvcSet("Stanford Dogs", 120, (10_800, 1_200, 8_580), ("dogs", "StanfordDogs"), "Images"),
+    "cars": FgvcSet("Stanford Cars", 196, (7_329, 815, 8_041), ("cars", "StanfordCars")),
 }
 
 
@@ -63,6 +66,8 @@ def load(config: FgvcConfig, ctx: DataContext) -> Dataset:
     splits, fingerprint = splits_of(
         folder / one.images, parts, classes, config.limit_train, config.split_seed
     )
+    published = Published(counts=dict(zip(SPLITS, one.counts, strict=True)), source=_PAPER)
+    held = {name: len(part.files) for name, part in parts.items()}
     return Dataset(
         name=f"vision.fgvc:{config.path}",
         splits=splits,
@@ -75,6 +80,8 @@ def load(config: FgvcConfig, ctx: DataContext) -> Dataset:
             "verified": False,
             "note": f"{one.title}; train, val and test as in the JSON files",
         },
+        published=published,
+        copy=compare_copy(published, held, None),
     )
 
 

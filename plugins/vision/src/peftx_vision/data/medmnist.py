@@ -11,12 +11,14 @@ option `file`; it is not held to the official checksum, and results on it compar
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftx.data.contract import SPLITS, DataContext, Dataset, Published
+from peftx.data.copies import compare_copy
 from peftx.data.fetch import Remote, fetch
 from peftx.data.splits import limit
 from peftx.errors import DataError, near_matches
@@ -82,12 +84,17 @@ def load(config: MedMnistConfig, ctx: DataContext) -> Dataset:
     `locate` raises.
     """
     flag = _flag(config.flag)
-    parts = read_file(_file(config, ctx, flag), len(flag.classes))
+    path = _file(config, ctx, flag)
+    parts = read_file(path, len(flag.classes))
+    held = {name: len(labels) for name, (_, labels) in parts.items()}
     images, labels = parts["train"]
     kept = limit(labels, config.limit_train, config.split_seed)
     parts["train"] = images[kept], labels[kept]
     splits = {name: ArraySplit(*parts[name]) for name in SPLITS}
     official = config.file is None
+    published = Published(
+        counts=dict(zip(SPLITS, flag.counts, strict=True)), classes=flag.classes, source=_PAGE
+    )
     return Dataset(
         name="vision.medmnist",
         splits=splits,
@@ -102,12 +109,14 @@ def load(config: MedMnistConfig, ctx: DataContext) -> Dataset:
             if official
             else f"a file of the form of {config.flag}; compare with no published figures",
         },
-        published=Published(
-            counts=dict(zip(SPLITS, flag.counts, strict=True)), classes=flag.classes, source=_PAGE
-        )
-        if official
-        else None,
+        published=published if official else None,
+        copy=compare_copy(published, held, official or _md5(path) == flag.md5),
     )
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def read_file(path: Path, classes: int) -> dict[str, tuple[Pixels, Labels]]:

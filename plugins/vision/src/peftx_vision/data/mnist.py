@@ -9,7 +9,7 @@ by row, or ``0x801, labels`` and the labels. Files may be compressed (.gz) or no
 the content: gzip of the same content gives other bytes with every program.
 
 The official test set is `test`; the official train set is split into `train` and `val` by `split_seed`. Whoever has the
-two test files alone takes ``part="t10k"``: all three splits are drawn from them, and the data set is called so.
+two test files alone takes ``part="t10k"``: all three splits are drawn from them, and results call it a partial copy.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftx.data.contract import DataContext, Dataset, Published
+from peftx.data.copies import Copy, compare_copy
 from peftx.data.fetch import Remote, fetch
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
@@ -252,6 +253,7 @@ def load(variant: Variant, config: MnistConfig, ctx: DataContext) -> Dataset:
     images, labels = halves[0]
     fractions = (config.val_fraction,) if whole else (config.test_fraction, config.val_fraction)
     *held, train = split(labels, fractions, config.split_seed, variant.classes)
+    count = len(train) + len(held[-1])
     train = train[limit(labels[train], config.limit_train, config.split_seed)]
     test = halves[1] if whole else (images[held[0]], labels[held[0]])
     splits = {
@@ -260,7 +262,7 @@ def load(variant: Variant, config: MnistConfig, ctx: DataContext) -> Dataset:
         "test": ArraySplit(*test),
     }
     return Dataset(
-        name=variant.name if whole else f"{variant.name} (test files alone)",
+        name=variant.name,
         splits=splits,
         classes=variant.classes,
         fingerprint=digest(splits.items(), variant.classes),
@@ -275,6 +277,9 @@ def load(variant: Variant, config: MnistConfig, ctx: DataContext) -> Dataset:
             "no published figures",
         },
         published=variant.published if whole else None,
+        copy=compare_copy(variant.published, {"train": count, "test": len(test[1])}, True)
+        if whole
+        else Copy("partial", "the official test files alone, in three parts"),
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peftx.data.contract import DataContext, Dataset, Published
+from peftx.data.copies import compare_copy
 from peftx.errors import DataError, near_matches
 from peftx_vision.config.data import VtabConfig
 from peftx_vision.data.listed import Listed, check_apart, find_folder, read_lines, splits_of
@@ -48,6 +49,8 @@ def load(config: VtabConfig, ctx: DataContext) -> Dataset:
     task = TASKS[config.path]
     classes = tuple(str(number) for number in range(task.classes))
     splits, fingerprint = splits_of(folder, parts, classes, config.limit_train, config.split_seed)
+    published = Published(counts=_COUNTS[config.split], classes=classes, source=_PAPER)
+    held = {name: len(part.files) for name, part in parts.items()}
     return Dataset(
         name=f"vision.vtab:{config.path}",
         splits=splits,
@@ -61,7 +64,8 @@ def load(config: VtabConfig, ctx: DataContext) -> Dataset:
             "note": f"VTAB-1k, group {task.group}; "
             + ", ".join(f"{name} is {LISTS[config.split][name]}" for name in splits),
         },
-        published=Published(counts=_COUNTS[config.split], classes=classes, source=_PAPER),
+        published=published,
+        copy=compare_copy(published, held, None),
     )
 
 
