@@ -84,6 +84,9 @@ def provenance(records: Sequence[Mapping[str, Any]]) -> Html:
     for record in records:
         model = mapping(record.get("model"))
         blocks.append(("Model", facts((str(key), _model(key, value)) for key, value in model.items())))
+    for record in records:
+        if fed := mapping(record.get("input")):
+            blocks.append(("Input", facts((str(key), plain(value)) for key, value in fed.items())))
     blocks = list(dict.fromkeys(blocks))
     first = records[0]
     git = mapping(first.get("git"))

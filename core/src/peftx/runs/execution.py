@@ -200,6 +200,7 @@ def _open(
         "git": provenance.git_state(),
         "data": provenance.data_card(task.data, plan.data_name),
         "model": {"name": plan.model_name, **task.model_card()},
+        "input": task.input_card(),
         "plan": [row.to_dict() for row in rows],
         "rows": [],
         "next": [],

@@ -172,6 +172,11 @@ class Task(ABC):
         """Return what the record says about the base model: weights, their checksum, input size."""
         return {}
 
+    def input_card(self) -> dict[str, Any]:
+        """Return what the record says of how a sample becomes the model's input: size, scaling, normalisation, and
+        what is drawn at random in training; {} for samples that go in as they are. Values are shown as they stand."""
+        return {}
+
     def evaluate(
         self,
         model: nn.Module,

@@ -86,6 +86,32 @@ def test_batches_loss_and_logits_fit_together() -> None:
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, batch["labels"]))
 
 
+def test_a_record_states_the_input_and_the_augmentation(tmp_path: Path) -> None:
+    settings = {
+        "task": {"name": "vision", "hflip": True, "crop": 2, "normalise": "imagenet"},
+        "data": {"name": "digits", "limit_train": 20},
+        "method": "core.head",
+        "train": {"epochs": 1},
+        "baselines": [],
+        "device": "cpu",
+        "efficiency": False,
+        "out": tmp_path / "run",
+    }
+    result = execute(RunConfig.model_validate(settings), get_registry())
+    assert result.record["input"] == {
+        "size": "3 x 32 x 32",
+        "resize": "squash",
+        "interpolation": "bilinear",
+        "small images": "refuse",
+        "normalisation": "imagenet",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "augmentation": "hflip, crop 2",
+    }
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "normalisation" in page and "hflip, crop 2" in page
+
+
 def test_augmentation_is_for_training_only() -> None:
     plain = task(dataset(Images(6)), hflip=True, crop=4)
     first, second = (next(iter(plain.batches("val", 4)))["images"] for _ in range(2))

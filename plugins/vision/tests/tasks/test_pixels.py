@@ -13,7 +13,7 @@ from torch import nn
 
 from peftx.errors import DataError, ModelError
 from peftx_vision.config.tasks import ClassificationConfig
-from peftx_vision.tasks.pixels import InputSpec, augment, input_spec, prepare, to_input
+from peftx_vision.tasks.pixels import InputSpec, augment, describe, input_spec, prepare, to_input
 
 SPEC = InputSpec(
     channels=3,
@@ -161,3 +161,39 @@ def test_a_shift_moves_by_at_most_the_given_pixels() -> None:
     found = augment(ramp, ClassificationConfig(crop=3), torch.Generator().manual_seed(0))
     centre = found[:, 0, 5, 5].int() - 5
     assert int(centre.min()) == -3 and int(centre.max()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "key", "words"),
+    [
+        ({}, (0.5, 0.5, 0.5), "normalisation", "half, the model's own"),
+        ({}, (0.485, 0.456, 0.406), "normalisation", "of another mean and deviation, the model's own"),
+        ({"normalise": "imagenet"}, (0.5, 0.5, 0.5), "normalisation", "imagenet"),
+        ({"normalise": "none"}, (0.5, 0.5, 0.5), "normalisation", "none"),
+        ({}, (0.5, 0.5, 0.5), "resize", "squash"),
+        ({"resize": "crop"}, (0.5, 0.5, 0.5), "resize", "crop, the central 0.875"),
+        ({"interpolation": "nearest"}, (0.5, 0.5, 0.5), "interpolation", "nearest"),
+        ({}, (0.5, 0.5, 0.5), "augmentation", "none"),
+        (
+            {"hflip": True, "crop": 4, "mixup": 0.2, "cutmix": 1.0, "rand_augment": "rand-m9"},
+            (0.5, 0.5, 0.5),
+            "augmentation",
+            "rand_augment rand-m9, hflip, crop 4, mixup 0.2, cutmix 1.0",
+        ),
+    ],
+)
+def test_what_a_record_says_of_the_input(
+    options: dict[str, object], own: tuple[float, ...], key: str, words: str
+) -> None:
+    config = ClassificationConfig.model_validate(options)
+    card = {"input_size": (3, 48, 64), "mean": own, "std": (0.5, 0.5, 0.5), "crop_pct": 0.875}
+    found = describe(input_spec(model(**card), config), config)
+    assert found[key] == words
+    assert found["size"] == "3 x 48 x 64" and found["std"] == list(input_spec(model(**card), config).std)
+
+
+def test_one_channel_has_the_same_names() -> None:
+    for name in ("imagenet", "half", "none"):
+        config = ClassificationConfig.model_validate({"normalise": name})
+        spec = input_spec(model(input_size=(1, 28, 28)), config)
+        assert describe(spec, config)["normalisation"] == name

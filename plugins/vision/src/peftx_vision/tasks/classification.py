@@ -76,17 +76,18 @@ class Classification(Task):
         self._card = {
             **card,
             "input_size": [spec.channels, spec.height, spec.width],
-            "mean": list(spec.mean),
-            "std": list(spec.std),
-            "interpolation": spec.interpolation,
             "parameters": sum(p.numel() for p in model.parameters()),
         }
         self.notes += [note for note in notes if note not in self.notes]
         return model.to(memory_format=torch.channels_last) if self.config.channels_last else model
 
     def model_card(self) -> dict[str, Any]:
-        """Weights, input size and statistics, parameter count with the head."""
+        """Weights, input size, parameter count with the head."""
         return self._card
+
+    def input_card(self) -> dict[str, Any]:
+        """Size, resize mode, normalisation by name and figures, augmentation."""
+        return px.describe(self.spec, self.config)
 
     def prepare(self, splits: Sequence[str]) -> None:
         """Check the classes, and prepare the images that fit in memory.

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from peftx.errors import DataError, ModelError
 from peftx_vision.config.tasks import ClassificationConfig
 
-__all__ = ["InputSpec", "augment", "input_spec", "prepare", "to_input"]
+__all__ = ["InputSpec", "augment", "describe", "input_spec", "prepare", "to_input"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -117,6 +117,46 @@ def to_input(pixels: Tensor, spec: InputSpec) -> Tensor:  # (B, channels, H, W) 
     mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
     std = torch.tensor(spec.std).view(1, -1, 1, 1)
     return pixels.float().div_(255.0).sub_(mean).div_(std)
+
+
+def describe(spec: InputSpec, config: ClassificationConfig) -> dict[str, Any]:
+    """What a record says of the input, in words: size, resize mode, normalisation with its name, augmentation.
+
+    The name of a normalisation is found by its figures, so that one the model brings is called what it is.
+    """
+    whole = spec.resize == "squash"
+    return {
+        "size": f"{spec.channels} x {spec.height} x {spec.width}",
+        "resize": "squash" if whole else f"crop, the central {spec.crop_pct:g}",
+        "interpolation": spec.interpolation,
+        "small images": config.small_images,
+        "normalisation": _normalisation(spec) + (", the model's own" if config.normalise == "model" else ""),
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "augmentation": _augmentation(config),
+    }
+
+
+def _normalisation(spec: InputSpec) -> str:
+    known = {
+        "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+        "half": (HALF, HALF),
+        "none": ((0.0,) * 3, (1.0,) * 3),
+    }
+    for name, (mean, std) in known.items():
+        if spec.channels == 1:
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        if np.allclose(spec.mean, mean) and np.allclose(spec.std, std):
+            return name
+    return "of another mean and deviation"
+
+
+def _augmentation(config: ClassificationConfig) -> str:
+    """The options of training images that are on, by their names and in the order they are applied; ``none``."""
+    names = ("rand_augment", "hflip", "crop", "mixup", "cutmix")
+    held = [(name, getattr(config, name)) for name in names]
+    told = [name if value is True else f"{name} {value}" for name, value in held if value]
+    return ", ".join(told) or "none"
 
 
 def augment(pixels: Tensor, config: ClassificationConfig, generator: torch.Generator | None) -> Tensor:
