@@ -4,6 +4,7 @@ config.toml      the run, fully resolved, from the start
 record.json      what happened: versions, device, data, scores of every row; from the start, rewritten after each row
 metrics.jsonl    one line per optimizer step, epoch and score, appended
 details.json     what stands behind the scores: bins of confidence, confusion
+samples.json     what a page shows of single samples, where the task shows any; may be deleted
 adapter/         the trained adapter
 checkpoint/      where each row under way goes on; gone when the run is complete
 report.html      a page about all of it
@@ -36,6 +37,7 @@ __all__ = [
     "METRICS",
     "RECORD",
     "REPORT",
+    "SAMPLES",
     "append_line",
     "check_space",
     "clear",
@@ -50,8 +52,9 @@ __all__ = [
 
 CONFIG, RECORD, METRICS, ADAPTER = "config.toml", "record.json", "metrics.jsonl", "adapter"
 CHECKPOINT, DETAILS, REPORT, LOCK = "checkpoint", "details.json", "report.html", ".lock"
+SAMPLES = "samples.json"
 _STATES = ("training", "complete", "interrupted", "failed")
-_OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, REPORT, "tensorboard", CONFIG)
+_OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, SAMPLES, REPORT, "tensorboard", CONFIG)
 
 
 def home() -> Path:

@@ -201,6 +201,23 @@ class Task(ABC):
                 tick()
         return Scores(meter.compute(), meter.details() if isinstance(meter, DetailedMeter) else None)
 
+    def exhibit(
+        self,
+        model: nn.Module,
+        split: str,
+        details: Mapping[str, Any],
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> dict[str, Any]:
+        """Return what a report may show of single samples of `split`, JSON-ready and of bounded size; {} for nothing.
+
+        Called once, after a run's own method was scored, with the `details` of the meter; must not change the model.
+        What is returned is kept in the run folder (samples.json), and is the only part of the data that leaves the data
+        set: an option of the task's should switch it off.
+        """
+        return {}
+
     def predict(
         self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"
     ) -> list[dict[str, Any]]:

@@ -57,6 +57,19 @@ class ClassificationConfig(BaseModel):
     cache_mib: int = Field(
         default=512, ge=0, description="keep the resized images in memory when they fit in this many MiB"
     )
+    gallery: int = Field(
+        default=24,
+        ge=0,
+        le=48,
+        description="how many of the surest mistakes are kept in the run folder as small pictures and shown on its page; "
+        "0: no picture of any image",
+    )
+    saliency: int = Field(
+        default=9,
+        ge=0,
+        le=24,
+        description="how many of the pictures, and of right answers, get a map of where the prediction comes from",
+    )
 
 
 class VitMicroConfig(BaseModel):
@@ -78,7 +91,8 @@ class TimmConfig(BaseModel):
     pretrained: bool = Field(default=True, description="start from pretrained weights, or at random")
     weights: Path | None = Field(
         default=None,
-        description="file with the weights (.safetensors, .pt, .pth) instead of a download",
+        description="file with the weights (.safetensors, .pt, .pth; for a ViT also the .npz of the original "
+        "release) instead of a download",
     )
     image_size: int | None = Field(
         default=None, ge=1, description="input size in pixels (default: the model's)"

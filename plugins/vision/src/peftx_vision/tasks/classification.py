@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from peftx_vision.config.tasks import ClassificationConfig, TimmConfig
 from peftx_vision.data.images import EXTENSIONS, open_image
 from peftx_vision.models.weights import provenance
 from peftx_vision.tasks import pixels as px
+from peftx_vision.tasks.gallery import gallery
 from peftx_vision.tasks.images import ImageBatches, PreparedSplit
 from peftx_vision.tasks.recipes import recipe
 
@@ -163,6 +165,18 @@ class Classification(Task):
                 ]
                 results.append({"path": str(path), "class": names[0], "top": ranked})
         return results
+
+    def exhibit(
+        self,
+        model: nn.Module,
+        split: str,
+        details: Mapping[str, Any],
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> dict[str, Any]:
+        """Return small pictures of the surest mistakes, and maps of where some predictions come from; see `gallery`."""
+        return gallery(self, model, split, details, device=device, autocast=autocast)
 
     def _weights(self, device: torch.device) -> Tensor | None:  # (C,)
         """N / (C n_c) of the n_c training images of each class; their mean over all N images is 1."""
