@@ -11,6 +11,7 @@ from peftx.errors import ModelError, near_matches
 from peftx_vision.config.tasks import TimmConfig
 from peftx_vision.models import hub
 from peftx_vision.models.names import timm_name
+from peftx_vision.models.npz import fit_npz
 from peftx_vision.models.weights import checksum, fit_weights, read_weights, set_provenance
 
 __all__ = ["build_timm"]
@@ -31,7 +32,10 @@ def build_timm(name: str, config: TimmConfig, outputs: int | None, *, offline: b
     model = _create(name, config, outputs)
     if config.weights is not None:
         path = config.weights.expanduser()
-        notes = fit_weights(model, read_weights(path), path.name)
+        if path.suffix.lower() == ".npz":
+            notes = fit_npz(model, path)
+        else:
+            notes = fit_weights(model, read_weights(path), path.name)
         set_provenance(model, notes, weights=path.name, sha256=checksum(path))
     elif config.pretrained:
         path = hub.weights_file(_hub_id(name), name, offline=offline)
