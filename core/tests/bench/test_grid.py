@@ -215,7 +215,7 @@ def test_a_suite_is_found_by_domain_and_name(registry: Registry) -> None:
         (
             "grid",
             UnknownNameError,
-            "grid is a domain, a suite is part of one: its suites are grid/small, grid/parted, grid/slow",
+            "grid is a domain, a suite is part of one: its suites are grid/small, grid/averaged, grid/parted",
         ),
         ("toy", UnknownNameError, "toy is a domain, a suite is part of one: it has no suite"),
         ("speech/quick", PluginError, "speech.quick belongs to the pack speech, which is not installed"),

@@ -59,6 +59,34 @@ GRID = Suite(task={task!r}, about="Nothing.", data=("sample.data",))
 def peftx_suites():
     yield SuiteSpec("sample.grid", "a grid of nothing", {target!r})
 """
+#: a suite whose pack makes its averages, from data there are
+AVERAGED = """
+from peftx.config.suite import PublishedAverage, Suite
+from peftx.plugins import DatasetSpec, ModelSpec, SuiteSpec, TaskSpec
+
+GRID = Suite(task="sample.task", about="Nothing.", data=("sample.data",), methods=("core.head",),
+             published_averages=(PublishedAverage(method="X", values={{{printed!r}: 1.0}}, source="a book"),))
+
+def averages(scores):
+    return {made}
+
+@hookimpl
+def peftx_tasks():
+    yield TaskSpec("sample.task", "a task", "sample_method:Gain", "sample_config:GainConfig",
+                   default_model="sample.net")
+
+@hookimpl
+def peftx_models():
+    yield ModelSpec("sample.net", "a network", "sample_method:Gain")
+
+@hookimpl
+def peftx_datasets():
+    yield DatasetSpec("sample.data", "a data set", "sample_method:Gain", licence="MIT")
+
+@hookimpl
+def peftx_suites():
+    yield SuiteSpec("sample.grid", "a grid of nothing", "sample_plugin:GRID", averages={target!r})
+"""
 #: law -> what is wrong with the manifest
 FAULTS = {
     "api": [{"api": ""}, {"api": "PEFTX_API = 2"}],
@@ -127,6 +155,23 @@ def test_a_fault_of_a_plugin_is_found_by_its_law_alone(install, law, fault):
     report = judged("sample")
     assert report.broken_laws == (law,), report.render()
     assert all("\n" not in outcome.message and outcome.message for outcome in report.failed)
+
+
+@pytest.mark.parametrize(
+    ("made", "printed", "target", "message"),
+    [
+        ('{"mean": sum(scores.values())}', "mean", "sample_plugin:averages", ""),
+        ('{"mean": 1.0}', "of all", "sample_plugin:averages", "a published average 'of all' of X, and makes mean"),
+        ("{}", "mean", "sample_plugin:averages", "are {}, expected finite numbers by name"),
+        ('{"mean": float("nan")}', "mean", "sample_plugin:averages", "expected finite numbers by name"),
+        ("{}", "mean", "", "has published averages and makes none of its own"),
+    ],
+)  # fmt: skip
+def test_averages_of_a_suite_are_figures_under_names_of_its_own(install, made, printed, target, message):
+    install(more=AVERAGED.format(made=made, printed=printed, target=target))
+    report = check("sample", laws=["suites"])
+    assert report.ok is not bool(message), report.render()
+    assert [outcome.message for outcome in report.failed if message not in outcome.message] == []
 
 
 def test_a_sound_plugin_and_core_keep_every_law(install):

@@ -23,6 +23,8 @@ from peftx.errors import AdapterError, ConfigError, UserError
 from peftx.plugins.registry import Registry
 from peftx.runs.planning import Plan
 from peftx.runs.session import load_data, make_task
+from peftx.runs.subject import counts_of
+from peftx.tasks.contract import Task
 
 __all__ = ["TOLERANCE", "fit_row", "fit_rows"]
 
@@ -40,16 +42,28 @@ def fit_rows(rows: Sequence[Row], budget: int, registry: Registry) -> Iterator[R
     Raises:
         DataError, ModelError: the data or the model are not there to count on.
     """
+    tasks: dict[tuple[str, str], Task] = {}
     models: dict[tuple[str, str], nn.Module] = {}
     data: dict[str, Dataset] = {}
     for row in rows:
         place = row.data, row.model
-        if place not in models:
+        if place not in tasks:
             plan = _without_weights(row.plan)
             if row.data not in data:
                 data[row.data] = load_data(plan)
-            models[place] = make_task(plan, data[row.data]).build_model()
+            tasks[place] = make_task(plan, data[row.data])
+        if row.plan.method.spec.kind == "model":
+            yield _own_model(row, tasks[place])
+            continue
+        if place not in models:
+            models[place] = tasks[place].build_model()
         yield fit_row(row, models[place], budget, registry)
+
+
+def _own_model(row: Row, task: Task) -> Row:
+    """A row with a model of its own is as large as it is: it stands beside what a budget makes equal."""
+    counts = counts_of(row.plan.method, row.plan.method_config, task, None)
+    return dataclasses.replace(row, trainable=counts.trainable, off="a model of its own, as large as it is")
 
 
 def fit_row(row: Row, model: nn.Module, budget: int, registry: Registry) -> Row:

@@ -239,7 +239,7 @@ def _row(
         method=method.name,
         label=method_label,
         seeds=request.seeds or suite.seeds,
-        rates=tuple(rates),
+        rates=tuple(rates) if plan.method.spec.trained else (),
         values=values,
         plan=plan,
     )

@@ -12,6 +12,7 @@ from peftx.bench.cells import Cell, Row
 from peftx.bench.search import Choice
 from peftx.bench.states import DONE, FAILED, State
 from peftx.bench.store import entry_of
+from peftx.report.averages import Averages
 from peftx.report.board import Board
 from peftx.report.table import Column, Table, count, percent
 from peftx.runs.resuming import FREE
@@ -33,6 +34,7 @@ class Outcome:
     choices: Mapping[str, Choice]
     cells: list[tuple[Cell, State]]
     boards: list[Board] = field(default_factory=list)
+    averages: list[Averages] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     next: list[str] = field(default_factory=list)
     page: Path | None = None
@@ -58,6 +60,7 @@ class Outcome:
             "suite": self.suite,
             "about": self.about,
             "boards": [board.to_dict() for board in self.boards],
+            "averages": [one.to_dict() for one in self.averages],
             "rows": [
                 {
                     "data": row.data,
@@ -80,6 +83,7 @@ class Outcome:
 
 def outcome_of(bench: Bench) -> Outcome:
     """Read the boards of a bench off its runs; the cells of former calls in its folder count as well."""
+    from peftx.bench.averages import averages_of
     from peftx.bench.standings import boards_of
 
     loop = bench.loop
@@ -94,6 +98,7 @@ def outcome_of(bench: Bench) -> Outcome:
     told = bench.store.read()
     if told is not None:
         outcome.boards = boards_of(bench.out, told, bench.registry)
+        outcome.averages = averages_of(bench.out, told, outcome.boards, bench.registry)
         outcome.notes = [
             *_override_notes(bench),
             *(f"{row.label} on {row.data}: {row.off}" for row in outcome.rows if row.off),

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from peftx.bench.averages import averages_of
 from peftx.bench.standings import boards_of
 from peftx.bench.store import FILE, Store
 from peftx.errors import RunError
@@ -28,11 +29,13 @@ def write_page(folder: Path, registry: Registry | None = None, path: Path | None
     bench = Store(folder).read()
     if bench is None:
         raise RunError(f"{folder} holds no bench: it has no readable {FILE}")
+    boards = boards_of(folder, bench, registry)
     source = BenchSource(
         folder,
         bench,
-        tuple(boards_of(folder, bench, registry)),
+        tuple(boards),
         {cell["folder"]: record for cell in bench["cells"] if (record := _record(folder / cell["folder"]))},
+        tuple(averages_of(folder, bench, boards, registry)),
     )
     return write_bench(source, path or folder / files.REPORT, registry)
 

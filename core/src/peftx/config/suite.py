@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from peftx.config.errors import problems
 from peftx.config.run import Choice, TrainConfig
 
-__all__ = ["ALL", "Published", "Suite", "SuiteData", "label", "parse_label"]
+__all__ = ["ALL", "Published", "PublishedAverage", "Suite", "SuiteData", "label", "parse_label"]
 
 #: The name that stands for every installed method that fits the task.
 ALL = "all"
@@ -41,6 +41,19 @@ class Published(BaseModel):
     @classmethod
     def _one_spelling(cls, value: str) -> str:
         return label(parse_label(value))
+
+
+class PublishedAverage(BaseModel):
+    """Averages somebody printed over all data sets of a suite: never ranked with ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    method: str = Field(min_length=1, description="the method as its paper calls it")
+    values: dict[str, float] = Field(
+        min_length=1, description="averages by the names the suite's own have; not all need be there"
+    )
+    source: str = Field(min_length=1, description="paper and table")
+    model: str = Field("", description="the network it was trained on")
 
 
 class SuiteData(Choice):
@@ -92,6 +105,9 @@ class Suite(BaseModel):
         (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), min_length=1, description="learning rates of --search lr"
     )
     published: tuple[Published, ...] = Field((), description="rows of papers, for comparison")
+    published_averages: tuple[PublishedAverage, ...] = Field(
+        (), description="averages of papers, for comparison with those that the suite's pack makes"
+    )
 
     @field_validator("data", mode="before")
     @classmethod

@@ -57,7 +57,8 @@ class Offers:
 class MethodSpec:
     """A named thing one can run. `kind`: adapter (attaches to a model), procedure (a way to train), codec (a
     data-space transform) or model (a comparison row). `size`: its whole-number option that scales how many parameters
-    are trained, such as ``rank``, for comparisons at equal size (empty: it has none)."""
+    are trained, such as ``rank``, for comparisons at equal size (empty: it has none). `trained`: False for a model that
+    no gradient step trains (a naive forecast, a closed form): it has no learning rate to set or to search."""
 
     name: str
     summary: str
@@ -70,6 +71,7 @@ class MethodSpec:
     needs: Needs = Needs()
     status: str = "stable"
     size: str = ""
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +134,17 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class SuiteSpec:
-    """A grid of runs with a protocol; the target is a `peftx.config.suite.Suite` in a torch-free module."""
+    """A grid of runs with a protocol; the target is a `peftx.config.suite.Suite` in a torch-free module.
+
+    `averages`: optional ``"module:function"``, torch-free, that makes the suite's averages: called with the scores of
+    one row and seed by the label of the data set, all of the suite's and no other, it returns them by name, the one
+    that rows are ordered by first. DataError where they cannot be made.
+    """
 
     name: str
     summary: str
     target: str
+    averages: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class Entry(Generic[S]):
         return self.plugin.domain
 
     def load(self, attribute: str = "target") -> Any:
-        """Import what the descriptor's `attribute` names (``target``, ``config``, ``locate``, ``models``)."""
+        """Import what the descriptor's `attribute` names (``target``, ``config``, ``averages``, ...)."""
         return load_target(getattr(self.spec, attribute), self.plugin.distribution)
 
 

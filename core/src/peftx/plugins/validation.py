@@ -117,7 +117,7 @@ def _check_spec(hook: str, spec: Any, expected: type[Any], domain: str) -> None:
     if owner != domain or not _PART.fullmatch(rest):
         raise InvalidPluginError(f"{hook} declares {name!r}: a name here reads '{domain}.name', lower case")
     required = ("target",) if not isinstance(spec, MethodSpec | TaskSpec) else ("target", "config")
-    for attribute in ("target", "config", "locate", "models"):
+    for attribute in ("target", "config", "locate", "models", "averages"):
         text = getattr(spec, attribute, "")
         if (text or attribute in required) and not is_target(text):
             raise InvalidPluginError(

@@ -12,6 +12,7 @@ from peftx.report.table import Column, Table
 
 # Public name -> module that defines it.
 _HOMES = {
+    "Averages": "peftx.report.averages",
     "BenchSource": "peftx.report.source",
     "Board": "peftx.report.board",
     "Panel": "peftx.report.panel",
@@ -22,6 +23,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Averages",
     "BenchSource",
     "Board",
     "Column",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from peftx.report.averages import Averages
     from peftx.report.board import Board, Standing
     from peftx.report.panel import Panel
     from peftx.report.source import BenchSource, RunSource

@@ -36,6 +36,7 @@ def render_bench(source: BenchSource, registry: Registry | None = None) -> str:
             sections.append((key, menu, section(key, title, *body, note=note)))
 
     add("overview", "Overview", "Overview", *_overview(source), _ranks(source))
+    add("averages", "Averages", "Averages over the data sets", *_averages(source))
     for number, (name, board) in enumerate(zip(board_names(source.boards), source.boards, strict=True)):
         sections.append((f"board-{number}", name, board_section(source, board, f"board-{number}", name)))
     for number, panel in enumerate(plugin_panels(registry, "bench", source)):
@@ -180,6 +181,39 @@ def _ranks(source: BenchSource) -> Html | None:
     return join(
         [tag("h3", "Mean rank"), tag("p", note, class_="note"), table(fields, caption="mean rank by method")]
     )
+
+
+def _averages(source: BenchSource) -> list[object]:
+    """The suite's averages with their spread over seeds, and which rows have none."""
+    found: list[object] = []
+    for one in source.averages:
+        if one.rows:
+            own = sum(not row.published for row in one.rows)
+            fields = [
+                Field(
+                    "method",
+                    [row.label if row.published else _named(source, row.label) for row in one.rows],
+                    "html",
+                ),
+                Field("n", [len(row.seeds) or None for row in one.rows], "count", hint="seeds"),
+                *(
+                    Field(name, [row.text(name, one.unit) or DASH for row in one.rows], "text")
+                    for name in one.names
+                ),
+                Field("source", [row.published for row in one.rows], "text", missing=""),
+            ]
+            shown = fields if own < len(one.rows) else fields[:-1]
+            found.append(tag("p", f"{one.title[0].upper()}{one.title[1:]}.", class_="note"))
+            found.append(
+                table(
+                    shown,
+                    rows=["published" if row.published else "" for row in one.rows],
+                    groups=[own, len(one.rows) - own] if own < len(one.rows) else (),
+                    caption=f"averages with {one.model}",
+                )
+            )
+        found += [callout(note) for note in one.notes]
+    return found
 
 
 def _named(source: BenchSource, label: str) -> Html:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peftx.errors import RunError
+from peftx.report.averages import Averages
 from peftx.report.board import Board
 from peftx.report.figures import finite
 
@@ -25,10 +26,12 @@ Table = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RunSource:
-    """One run: its folder, record.json, the lines of metrics.jsonl by row, details.json by row, and config.toml.
+    """One run: its folder, record.json, the lines of metrics.jsonl by row, details.json by row, config.toml, and
+    samples.json by row.
 
     A row is called by its method. `metrics` has the lines in the order of their steps, of several for one step the
-    last; `details[method][split]` is what stands behind a score, empty where the task says nothing.
+    last; `details[method][split]` is what stands behind a score, empty where the task says nothing, and
+    `samples[method][split]` what the task shows of single samples.
     """
 
     folder: Path
@@ -36,10 +39,11 @@ class RunSource:
     metrics: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
     details: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)
     config: str = ""
+    samples: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: Path) -> RunSource:
-        """Read a run's folder.
+    def read(cls, folder: Path, *, samples: bool = True) -> RunSource:
+        """Read a run's folder; without its `samples` where they are not to be shown.
 
         Raises:
             RunError: it has no record, or one that is damaged or of a later version.
@@ -48,8 +52,9 @@ class RunSource:
             folder,
             _record(folder),
             _metrics(folder / "metrics.jsonl"),
-            _details(folder / "details.json"),
+            _by_row(folder / "details.json"),
             _text(folder / "config.toml"),
+            _by_row(folder / "samples.json") if samples else {},
         )
 
     @property
@@ -111,14 +116,15 @@ class RunSource:
 
 @dataclass(frozen=True, slots=True)
 class BenchSource:
-    """One bench: its folder, bench.json, a board for each data set and model, and the records of its finished cells by
-    folder. `bench` is read with forgiveness: suite, about, task, command, options, cells, rows (with what their search
-    found), notes and next."""
+    """One bench: its folder, bench.json, a board for each data set and model, the records of its finished cells by
+    folder, and the averages over its data sets, where its suite has any. `bench` is read with forgiveness: suite,
+    about, task, command, options, cells, rows (with what their search found), notes and next."""
 
     folder: Path
     bench: Table
     boards: tuple[Board, ...]
     records: Mapping[str, Table] = field(default_factory=dict)
+    averages: tuple[Averages, ...] = ()
 
     @property
     def cells(self) -> list[Table]:
@@ -186,7 +192,7 @@ def _metrics(path: Path) -> dict[str, tuple[Table, ...]]:
     return {row: tuple(sorted(lines.values(), key=order)) for row, lines in found.items()}
 
 
-def _details(path: Path) -> dict[str, dict[str, Table]]:
+def _by_row(path: Path) -> dict[str, dict[str, Table]]:
     try:
         rows = mapping(mapping(json.loads(_text(path) or "{}")).get("rows"))
     except ValueError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import ConfigDict, Field
 from toypack_plugin import TaskConfig as ToyTaskConfig
 
-from peftx.config.suite import Published, Suite
+from peftx.config.suite import Published, PublishedAverage, Suite
 from peftx.plugins import MethodSpec, Needs, Offers, SuiteSpec, TaskSpec, hookimpl
 
 PEFTX_API = 1
@@ -32,6 +32,17 @@ SMALL = Suite(
     rates=(1e-2, 1e-1),
     published=(Published(method="Sorter", data="toy.points spread=2.0", value=99.0, source="a book"),),
 )
+AVERAGED = Suite(
+    task="grid.sorting",
+    about="Points of two kinds, and their averages.",
+    data=(POINTS, {**POINTS, "classes": 4}),
+    methods=("core.head",),
+    seeds=2,
+    train={"epochs": 1, "batch_size": 16},
+    published_averages=(
+        PublishedAverage(method="Sorter", values={"mean": 99.0}, source="a book", model="Abacus"),
+    ),
+)
 PARTED = Suite(
     task="grid.sorting",
     about="Points, searched on some and trained on others.",
@@ -52,10 +63,19 @@ SLOW = Suite(
 )
 
 
+def averages(scores: Mapping[str, float]) -> dict[str, float]:
+    """The mean and the worst of the two."""
+    assert set(scores) == {"toy.points spread=2", "toy.points classes=4 spread=2"}
+    return {"mean": sum(scores.values()) / 2, "worst": min(scores.values())}
+
+
 @hookimpl
 def peftx_suites() -> Iterator[SuiteSpec]:
     """Suites, and one that is none."""
     yield SuiteSpec("grid.small", "points, twice", "benchpack_plugin:SMALL")
+    yield SuiteSpec(
+        "grid.averaged", "points, averaged", "benchpack_plugin:AVERAGED", averages="benchpack_plugin:averages"
+    )
     yield SuiteSpec("grid.parted", "points, searched apart", "benchpack_plugin:PARTED")
     yield SuiteSpec("grid.slow", "points, slowly", "benchpack_plugin:SLOW")
     yield SuiteSpec("grid.none", "no suite at all", "benchpack_plugin:POINTS")

@@ -326,6 +326,12 @@ def _show(outcome: Outcome) -> None:
     if ranks:
         click.echo("\nmean rank over the boards")
         print_table(rank_table(ranks, outcome.boards))
+    for one in outcome.averages:
+        if one.rows:
+            click.echo(f"\n{one.title}")
+            print_table(one.table())
+        for text in one.notes:
+            click.echo(f"note: {text}")
     for text in outcome.notes:
         click.echo(f"note: {text}")
     click.echo(f"\nbench folder: {outcome.folder}")

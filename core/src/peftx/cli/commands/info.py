@@ -69,7 +69,7 @@ def card(kind: str, entry: Entry[Any]) -> dict[str, Any]:
     values = {
         field.name: getattr(spec, field.name)
         for field in dataclasses.fields(spec)
-        if field.name not in ("target", "config", "locate", "models")
+        if field.name not in ("target", "config", "locate", "models", "averages")
     }
     for key, value in values.items():
         if isinstance(value, Needs | Offers):
@@ -104,8 +104,18 @@ def _suite(entry: Entry[Any]) -> tuple[str, dict[str, Any]]:
         "train": suite.train,
         "rates of --search lr": [f"{rate:g}" for rate in suite.rates],
         "published": [f"{row.method} on {row.data}: {row.value:g} ({row.source})" for row in suite.published],
+        "averages": _averages(entry, [label(one) for one in suite.data]),
+        "published averages": [
+            f"{row.method}: {', '.join(f'{name} {value:g}' for name, value in row.values.items())} ({row.source})"
+            for row in suite.published_averages
+        ],
         "command": f"peftx bench {slashed(entry.name)}",
     }
+
+
+def _averages(entry: Entry[Any], data: list[str]) -> list[str]:
+    """What the averages of a suite are called."""
+    return list(entry.load("averages")(dict.fromkeys(data, 0.0))) if entry.spec.averages else []
 
 
 def _with(name: str, settings: dict[str, Any], search: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ __all__ = [
     "targets",
 ]
 
-_FIELDS = ("target", "config", "locate", "models")
+_FIELDS = ("target", "config", "locate", "models", "averages")
 
 
 @law("plugin", needs=["api", "hooks", "own_names"])
