@@ -62,6 +62,11 @@ def results(source: RunSource) -> Html:
             "stored", [row.get("stored_bytes") for row in rows], "bytes", hint="size of the adapter's tensors"
         )
     )
+    resident = [row.get("resident_bytes") for row in rows]
+    if any(finite(value) is not None for value in resident):
+        fields.append(
+            Field("resident", resident, "bytes", hint="size of all tensors a forward needs: base and adapter")
+        )
     for split, long in (("val", "validation"), ("test", "test")):
         values = [source.scores(row, split).get(source.primary) for row in rows]
         if any(finite(value) is not None for value in values):

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from peftx.plugins.descriptors import MethodSpec, TaskSpec
 
-__all__ = ["why_not"]
+__all__ = ["RUN", "why_not"]
+
+#: Kinds of methods that a task runs; procedures and codecs are brought by commands of their packs.
+RUN = ("adapter", "model")
 
 
 def why_not(method: MethodSpec, task: TaskSpec) -> str | None:
@@ -15,11 +18,13 @@ def why_not(method: MethodSpec, task: TaskSpec) -> str | None:
     An empty need asks for nothing; an empty offer of sites means the task cannot know (any model), so
     attaching decides.
     """
-    if method.kind != "adapter":
+    if method.kind not in RUN:
         return (
-            f"{method.name} is a {method.kind}, and {task.name} can only run adapter methods; "
+            f"{method.name} is a {method.kind}, and {task.name} can only run methods of kind {_words(RUN, 'or')}; "
             "`peftx list` shows the kind of every method"
         )
+    if method.kind == "model" and method.name.partition(".")[0] != task.name.partition(".")[0]:
+        return f"{method.name} is a model of its own domain, and {task.name} is of another: it cannot be compared there"
     needs, offers = method.needs, task.offers
     if needs.sites and offers.sites and not set(needs.sites) & set(offers.sites):
         return (

@@ -25,11 +25,11 @@ from peftx.runs import record as records
 from peftx.runs.planning import Plan, preflight
 from peftx.runs.result import Run
 from peftx.runs.session import load_data, make_task, threads_of
+from peftx.runs.subject import base_of
 from peftx.tasks.contract import Task
 from peftx.tasks.scoring import evaluate as score
 from peftx.training.backend import Backend
 from peftx.training.progress import Progress
-from peftx.training.seeds import seed_all
 
 __all__ = ["Reproduction", "evaluate", "predict", "rebuild", "reopen", "without_data"]
 
@@ -201,7 +201,9 @@ def reopen(
         RunError: the folder is no finished run.
     """
     record = records.read(folder)
-    if not record.get("rows") or not (folder / files.ADAPTER).is_dir():
+    # a model without parameters stores nothing
+    stores = any(row.get("stored_bytes") for row in record.get("rows", ())[:1])
+    if not record.get("rows") or (stores and not (folder / files.ADAPTER).is_dir()):
         raise RunError(f"{folder} holds no trained adapter: the run did not finish")
     try:
         config = RunConfig.model_validate(read_toml(folder / files.CONFIG))
@@ -234,9 +236,9 @@ def rebuild(plan: Plan, task: Task, folder: Path) -> tuple[Backend, nn.Module]:
     """
     backend = Backend(plan.config.device, plan.config.precision)
     # the head the run started from: an adapter that trains part of it needs the rest
-    seed_all(plan.config.seed, "model")
-    model = task.build_model()
-    artifacts.load(model, folder / files.ADAPTER)
+    model = base_of(plan.method, plan.method_config, task, plan.config.seed)
+    if (folder / files.ADAPTER).is_dir():
+        artifacts.load(model, folder / files.ADAPTER)
     return backend, model.to(backend.device)
 
 

@@ -61,7 +61,7 @@ class RunResult:
 
 
 def result_table(record: Mapping[str, Any]) -> Table:
-    """Method beside baselines: trainable parameters, stored bytes, peak memory, seconds, validation and test score;
+    """Method beside baselines: trainable parameters, bytes stored and resident, peak memory, seconds, validation and test score;
     where validation chose another epoch than the last in some row, the last epoch's test score; where it was asked for,
     the best on test."""
     primary, unit = record["primary"], record["units"].get(record["primary"], "")
@@ -77,6 +77,7 @@ def result_table(record: Mapping[str, Any]) -> Table:
         Column("method", "method", left=True),
         Column("trainable", "trainable", count),
         Column("stored_bytes", "stored", byte_size),
+        Column("resident_bytes", "resident", byte_size),
         Column("peak_memory_bytes", "peak memory", byte_size),
         Column("seconds", "time", seconds),
         Column("val", f"val {title}", show),

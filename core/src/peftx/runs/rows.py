@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from peftx import artifacts
-from peftx.adapters import attach
-from peftx.adapters.explanation import Counts, explain
+from peftx.adapters.explanation import Counts
 from peftx.config.run import RunConfig, TrainConfig
 from peftx.errors import ArtifactError, RunError, TrainingError
 from peftx.runs import folder as files
+from peftx.runs.exhibits import exhibit, keep_samples
 from peftx.runs.ledger import Ledger
 from peftx.runs.looks import Looks
 from peftx.runs.planning import Row
+from peftx.runs.subject import base_of, counts_of, fitted, make
 from peftx.tasks.contract import Task
 from peftx.tasks.scoring import evaluate
 from peftx.training.backend import Backend
@@ -25,7 +26,6 @@ from peftx.training.checkpoint import Checkpoint
 from peftx.training.engine import fit
 from peftx.training.memory import PeakMemory
 from peftx.training.progress import Interruptible, Progress
-from peftx.training.seeds import seed_all
 from peftx.training.stopping import Stop
 
 __all__ = ["rehearse", "space_needed", "train_row"]
@@ -83,40 +83,44 @@ def train_row(
     if not (folder / "state.json").is_file():
         ledger.cut_to_rows()
     with _files_told(folder), _memory_told(name, train, backend), PeakMemory(backend.device) as memory:
-        seed_all(seed, "model")
-        model = task.build_model()
-        seed_all(seed, "adapter")
-        adapted = attach(model, name, config=row.config)
-        done = fit(
-            adapted,
-            task,
-            train,
-            seed=seed,
-            backend=backend,
-            progress=progress,
-            on_step=lambda step, metrics: log({"event": "step", "step": step, **metrics}),
-            on_epoch=lambda epoch, metrics: log({"event": "epoch", "epoch": epoch, **metrics}),
-            aside=memory.paused,  # large evaluation batches would hide what training needs
-            look=looks if tested else None,
-            look_always=config.best_on_test,
-            checkpoint=checkpoint,
-            extra=lambda: {
-                "logged": ledger.logged(),
-                "peak": max(former["peak"], memory.peak),
-                "looks": looks.state(),
-            },
-            resumed=resumed,
-            stop=stop,
-        )
+        subject = make(row, task, seed)
+        model, adapted = subject.model, subject.adapted
+        if adapted is None or not row.method.spec.trained:
+            done = fitted(row, task, subject, backend.device)
+        else:
+            done = fit(
+                adapted,
+                task,
+                train,
+                seed=seed,
+                backend=backend,
+                progress=progress,
+                on_step=lambda step, metrics: log({"event": "step", "step": step, **metrics}),
+                on_epoch=lambda epoch, metrics: log({"event": "epoch", "epoch": epoch, **metrics}),
+                aside=memory.paused,  # large evaluation batches would hide what training needs
+                look=looks if tested else None,
+                look_always=config.best_on_test,
+                checkpoint=checkpoint,
+                extra=lambda: {
+                    "logged": ledger.logged(),
+                    "peak": max(former["peak"], memory.peak),
+                    "looks": looks.state(),
+                },
+                resumed=resumed,
+                stop=stop,
+            )
     scores: dict[str, Mapping[str, float]] = {}
     for split in ("val", "test") if config.test else ("val",):
         if split in task.splits():
             scores[split] = scored(split, progress)
             log({"event": "evaluated", "split": split, "step": done.steps, **scores[split]})
-    counts, merges = adapted.counts(), adapted.merges
-    if keep and ledger.writes:
+    counts = subject.counts()
+    merges = adapted is not None and row.method.spec.kind == "adapter" and adapted.merges
+    if keep and ledger.writes and adapted is not None:
         artifacts.save(adapted, ledger.folder / files.ADAPTER)
     ledger.add_details(name, scores)
+    if keep and ledger.writes:
+        keep_samples(ledger.folder, name, exhibit(task, model, scores, backend, task.notes.append))
     figures = {
         "method": name,
         "options": row.config.model_dump(mode="json"),
@@ -125,6 +129,7 @@ def train_row(
         "counts": asdict(counts),
         "merges": merges,
         "stored_bytes": counts.stored_bytes,
+        "resident_bytes": subject.resident_bytes,
         "peak_memory_bytes": max(former["peak"], memory.bytes),
         "peak_memory_how": memory.how,
         "seconds": done.seconds,
@@ -141,7 +146,7 @@ def train_row(
         figures["last_epoch"] = looks.last_epoch(done.epochs, done.best_epoch, scores["test"])
         if config.best_on_test:
             figures["best_on_test"] = looks.best_on_test(task.primary, higher_is_better=task.higher_is_better)
-    if config.efficiency and backend.processes == 1:
+    if config.efficiency and backend.processes == 1 and adapted is not None and row.method.spec.trained:
         from peftx.runs import efficiency
 
         progress.stage(f"measuring {name}")
@@ -185,21 +190,23 @@ def rehearse(rows: Sequence[Row], task: Task, backend: Backend) -> int:
     Raises:
         SelectionError, ConfigError, AdapterError: the first row's method does not fit the model.
     """
-    model = task.build_model()
+    base = task.build_model() if any(row.method.spec.kind == "adapter" for row in rows) else None
     needed = []
     for index, row in enumerate(rows):
         try:
-            counts = explain(model, row.method.name, config=row.config).counts
+            counts = counts_of(row.method, row.config, task, base)
         except Exception:
             if index == 0:
                 raise
             continue  # a baseline that does not fit will be a row that says so
         needed.append(space_needed(counts, row.train))
     if backend.device.type == "cpu":
+        model = base if base is not None else base_of(rows[0].method, rows[0].config, task, 0)
         batch = next(iter(task.batches("train", min(rows[0].train.batch_size, 8))))
         with backend.autocast():
             loss = task.loss(model.train(), backend.place(batch))
-        backend.backward(loss)
+        if loss.requires_grad:
+            backend.backward(loss)
         # the first optimizer of a process imports torch's compiler: 150 MiB that are nobody's
         value = torch.nn.Parameter(torch.zeros(1))
         value.grad = torch.zeros(1)

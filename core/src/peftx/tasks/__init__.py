@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from peftx.tasks.contract import Batch, Batches, DetailedMeter, Meter, ModelSource, Scores, Task
+from peftx.tasks.models import ModelMethod
 
-__all__ = ["Batch", "Batches", "DetailedMeter", "Meter", "ModelSource", "Scores", "Task"]
+__all__ = ["Batch", "Batches", "DetailedMeter", "Meter", "ModelMethod", "ModelSource", "Scores", "Task"]

@@ -48,6 +48,13 @@ class ModelConfig(BaseModel):
     weights: Path | None = None
 
 
+class LinesConfig(BaseModel):
+    """Options of the models that are compared with."""
+
+    model_config = ConfigDict(extra="forbid")
+    hidden: int = Field(default=4, ge=1)
+
+
 def locate(config: DataConfig, ctx: object) -> None:
     """Pretend to look for files."""
     if config.absent:
@@ -110,3 +117,13 @@ def peftx_methods() -> Iterator[MethodSpec]:
     yield MethodSpec("toy.distil", "x", target, config, needs=Needs(objective="distillation"))
     yield MethodSpec("toy.camera", "x", target, config, needs=Needs(context=("camera",)))
     yield MethodSpec("toy.replay", "x", target, config, kind="procedure")
+    yield MethodSpec("toy.lines", "x", "toypack_models:Lines", "toypack_plugin:LinesConfig", kind="model")
+    for name, target in (("means", "Means"), ("first", "First"), ("forgetful", "Forgetful")):
+        yield MethodSpec(
+            f"toy.{name}",
+            "x",
+            f"toypack_models:{target}",
+            "toypack_plugin:LinesConfig",
+            kind="model",
+            trained=False,
+        )

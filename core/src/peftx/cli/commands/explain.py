@@ -56,6 +56,10 @@ def command(state: State, arguments: tuple[str, ...]) -> None:
     from peftx.runs import preflight
 
     plan = preflight(config, registry)
+    if plan.method.spec.kind == "model":
+        raise ConfigError(
+            f"{plan.method.name} is a model of its own and changes none; `peftx run` counts its parameters"
+        )
     explanation = _explain(plan)
     if as_json:
         print_json(explanation.to_dict())
