@@ -12,17 +12,22 @@ from peftx.report.source import BenchSource, RunSource
 __all__ = ["write_bench", "write_run"]
 
 
-def write_run(folder: Path, registry: Registry | None = None, path: Path | None = None) -> Path:
+def write_run(
+    folder: Path, registry: Registry | None = None, path: Path | None = None, *, samples: bool = True
+) -> Path:
     """Write the page of the run in `folder` to `path`, or to report.html in it, and return where it is.
 
-    `registry`: whose plugins' panels are shown; none without it.
+    `registry`: whose plugins' panels are shown; none without it. `samples`: False for a page that shows no single
+    sample of the data.
 
     Raises:
         RunError: the folder has no readable record, or the page cannot be written.
     """
     from peftx.report.run_page import render_run
 
-    return _write(path or folder / "report.html", render_run(RunSource.read(folder), registry))
+    return _write(
+        path or folder / "report.html", render_run(RunSource.read(folder, samples=samples), registry)
+    )
 
 
 def write_bench(source: BenchSource, path: Path, registry: Registry | None = None) -> Path:

@@ -14,9 +14,10 @@ from peftx.cli.app import State
 @click.option(
     "--out", type=click.Path(path_type=Path), help="File to write (default: report.html in FOLDER)."
 )
+@click.option("--no-samples", is_flag=True, help="Show no single sample of the data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def command(state: State, folder: Path, out: Path | None, as_json: bool) -> None:
+def command(state: State, folder: Path, out: Path | None, no_samples: bool, as_json: bool) -> None:
     """Write the page of a run or of a bench again.
 
     FOLDER is that of a run, finished or not, or that of a bench. The page is one HTML file that needs no network.
@@ -25,8 +26,9 @@ def command(state: State, folder: Path, out: Path | None, as_json: bool) -> None
     Examples:
       peftx report runs/20260301-101500-core.lora-vision.digits
       peftx report runs/bench/vision.quick --out quick.html
+      peftx report runs/mine --no-samples --out to-share.html
     """
-    path = write(folder, out, state)
+    path = write(folder, out, state, samples=not no_samples)
     if as_json:
         from peftx.cli.output import print_json
 
@@ -35,7 +37,7 @@ def command(state: State, folder: Path, out: Path | None, as_json: bool) -> None
         click.echo(path)
 
 
-def write(folder: Path, out: Path | None, state: State) -> Path:
+def write(folder: Path, out: Path | None, state: State, *, samples: bool = True) -> Path:
     """Write the page of whatever `folder` holds and return where it is.
 
     Raises:
@@ -57,7 +59,7 @@ def write(folder: Path, out: Path | None, state: State) -> Path:
     if (folder / "record.json").is_file():
         from peftx.report import write_run
 
-        return write_run(folder, registry, out)
+        return write_run(folder, registry, out, samples=samples)
     raise RunError(
         f"{folder} holds neither a run (record.json) nor a bench (bench.json): name one of those, such as a folder in "
         "runs"

@@ -61,7 +61,7 @@ class ClassificationConfig(BaseModel):
         default=24,
         ge=0,
         le=48,
-        description="how many of the surest mistakes are kept in the run folder as small pictures and shown on its page; "
+        description="how many of the surest mistakes are kept in the run folder as small pictures, for its page; "
         "0: no picture of any image",
     )
     saliency: int = Field(

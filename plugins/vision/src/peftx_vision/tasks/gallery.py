@@ -43,10 +43,10 @@ def gallery(
 ) -> dict[str, Any]:
     """Return pictures of the images that `details` names, JSON-ready; {} when the task's `gallery` is 0.
 
-    ``mistakes`` and ``hits``: as in the details, with ``image`` (a ``data:`` URI of at most 96 pixels a side), ``file``
-    where the image has one, and for some ``map``, the image in grey with the evidence for the predicted class in
-    colour. ``left_out``: why there are fewer than were asked for, if so. All pictures together are bounded, and the
-    maps end after some seconds: a model too slow for a map of its first image has none.
+    ``mistakes`` and ``hits``: as in the details, with ``image`` (a ``data:`` URI of at most 96 pixels a side), its
+    ``size``, ``file`` where the image has one, and for some ``map``, the image in grey with the evidence for the
+    predicted class in colour. ``left_out``: why there are fewer than were asked for, if so. All pictures together are
+    bounded, and the maps end after some seconds: a model too slow for a map of its first image has none.
     """
     wanted, maps = task.config.gallery, task.config.saliency
     if not wanted:
@@ -59,7 +59,8 @@ def gallery(
     room = CHARACTERS
     for kept in (mistakes, hits):
         for at, one in enumerate(kept):
-            one["image"] = encode(thumbnail(source[one["index"]][0]))
+            picture = thumbnail(source[one["index"]][0])
+            one["image"], one["size"] = encode(picture), list(picture.size)
             if files is not None:
                 one["file"] = str(files[one["index"]])
             room -= len(one["image"])

@@ -83,6 +83,6 @@ def overlay(image: Any, cells: Tensor, spec: InputSpec, side: int | None = SIDE)
     at = heat * (len(_RAMP) - 1)
     low = np.minimum(at.astype(int), len(_RAMP) - 2)
     colour = _RAMP[low] + (at - low)[:, :, None] * (_RAMP[low + 1] - _RAMP[low])
-    strength = 0.85 * np.sqrt(heat)[:, :, None]
-    shown[rows, columns] = (1 - strength) * (0.25 * 255 + 0.6 * grey[rows, columns]) + strength * colour
+    strength = 0.9 * heat[:, :, None] ** 0.7
+    shown[rows, columns] = (1 - strength) * (20 + 0.7 * grey[rows, columns]) + strength * colour
     return Image.fromarray(np.clip(np.rint(shown), 0, 255).astype(np.uint8))

@@ -47,6 +47,13 @@ class Confusion:
         total = sum(row[predicted] for row in self.matrix)
         return 100 * self.matrix[predicted][predicted] / total if total else None
 
+    def f1(self, held: int) -> float | None:
+        """F1 (%) of a class, ``2 TP / (2 TP + FP + FN)``: the harmonic mean of its recall and precision; None for a
+        class that has no samples and nothing was taken for."""
+        hits, taken = self.matrix[held][held], sum(row[held] for row in self.matrix)
+        both = self.total(held) + taken
+        return 200 * hits / both if both else None
+
     def mistakes(self) -> list[tuple[int, int, int]]:
         """(true, predicted, count) of every confusion, the most frequent first."""
         size = range(len(self.classes))
@@ -55,7 +62,7 @@ class Confusion:
 
 
 def confusion(source: RunSource) -> Panel | None:
-    """Confusion matrix and recall and precision of each class; None where a run left no counts.
+    """Confusion matrix and recall, precision and F1 of each class; None where a run left no counts.
 
     With up to 20 classes there is a view for every row of the run, with more for the run's own method alone.
     """
@@ -96,7 +103,7 @@ def _view(name: str, held: Confusion) -> Html:
     drawn = _shaded(name, held) if many else _named(name, held)
     order = list(range(len(held.classes)))
     if not many:
-        return tag("div", drawn, _class_table(held, order), class_="pair")
+        return tag("div", drawn, tag("div", _class_table(held, order), _extremes(held)), class_="pair")
     hardest = sorted(order, key=lambda c: (100.0 if (r := held.recall(c)) is None else r, held.classes[c]))[
         :WORST
     ]
@@ -104,6 +111,7 @@ def _view(name: str, held: Confusion) -> Html:
         "div",
         tag("h3", f"{len(hardest)} classes with the lowest recall"),
         _class_table(held, hardest),
+        _extremes(held),
         tag("h3", "Most frequent confusions"),
         _mistake_table(held),
     )
@@ -133,9 +141,31 @@ def _class_table(held: Confusion, order: Sequence[int]) -> Html:
             "%",
             "share of what was taken for it that is",
         ),
+        Field(
+            "F1",
+            [held.f1(c) for c in order],
+            "percent",
+            "%",
+            "harmonic mean of recall and precision",
+        ),
         Field("taken most for", [_rival(held, c) for c in order], "text", missing=""),
     ]
     return table(fields, caption="recall and precision by class")
+
+
+def _extremes(held: Confusion) -> Html | None:
+    """The best and the worst class by F1, and the mean over classes, in a line; None where no class has one."""
+    found = [(score, c) for c in range(len(held.classes)) if (score := held.f1(c)) is not None]
+    if not found:
+        return None
+    best, worst = max(found, key=lambda one: (one[0], -one[1])), min(found)
+    # a class without samples counts in neither mean
+    present = [score for score, c in found if held.total(c)]
+    told = f"Best F1: {held.classes[best[1]]} with {best[0]:.2f} %."
+    told += f" Worst: {held.classes[worst[1]]} with {worst[0]:.2f} %."
+    if present:
+        told += f" Mean over the {len(present)} classes with samples (macro F1): {sum(present) / len(present):.2f} %."
+    return tag("p", told, class_="note")
 
 
 def _rival(held: Confusion, true: int) -> str:
