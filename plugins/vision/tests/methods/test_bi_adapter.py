@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 import peftx
 from peftx import artifacts
 from peftx.errors import ArtifactError, ConfigError, SelectionError
-from peftx_vision.methods.bi_adapter import BiAdaptFormerInsert, BiLoRADelta, pack, unpack
+from peftx_vision.methods.bi_adapter import BiAdaptFormerInsert, BiLoRADelta
 
 Small = Callable[..., nn.Module]
 Images = Callable[..., Tensor]
@@ -155,45 +154,11 @@ def test_counts(method: str, options: dict[str, Any], adapter: int) -> None:
     assert (counts.adapter, counts.trainable) == (adapter, adapter + 76_900)
 
 
-def test_the_sizes_of_the_official_files() -> None:
-    timm = pytest.importorskip("timm")
-    model = timm.create_model("vit_base_patch16_224", num_classes=100, pretrained=False)
-    assert len(pack(peftx.attach(model, METHODS[0], also_train=[]))) == 73_920
-    adapted = peftx.attach(timm.create_model("vit_base_patch16_224", num_classes=100), METHODS[0])
-    assert len(pack(adapted)) == 381_520
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4])
-@pytest.mark.parametrize("method", METHODS)
-def test_packed_and_unpacked_it_computes_the_same_bit_for_bit(
-    method: str, bits: int, small: Small, images: Images, tmp_path: Path
-) -> None:
-    adapted = attached(small(), method, spread=0.3, bits=bits)
-    with torch.no_grad():
-        adapted.model.get_parameter("head.peftx.default.weight.value").normal_()
-    y, data = adapted.model(images()), pack(adapted)
-    again = unpack(peftx.attach(small(), method, bits=bits), data)
-    assert torch.equal(again.model(images()), y)
-    artifacts.save(again, tmp_path / "a")  # a folder remembers that the values are final
-    assert torch.equal(artifacts.load(small(), tmp_path / "a").model(images()), y)
-    with pytest.raises(ArtifactError, match="keep that file"):
-        pack(again)
-
-
-def test_a_folder_holds_the_values_that_are_trained(small: Small, images: Images, tmp_path: Path) -> None:
-    adapted = attached(small(), spread=0.3)
-    artifacts.save(adapted, tmp_path / "a")
-    again = artifacts.load(small(), tmp_path / "a")
-    assert torch.equal(again.model(images()), adapted.model(images()))
-    assert all(map(torch.equal, adapted.tensors().values(), again.tensors().values()))
-
-
 def test_what_cannot_work_is_refused_in_one_sentence(small: Small) -> None:
-    with pytest.raises(ArtifactError, match=r"takes [\d,]+; attach it to the same model"):
-        unpack(attached(small()), b"12345")
-    for other in (attached(small(), bits=32), peftx.attach(small(), "core.lora", rank=2)):
-        with pytest.raises(ArtifactError, match=r"has a packed form$"):
-            pack(other)
+    with pytest.raises(ConfigError, match=r"^head_bits = 1 .* owns no head; .* leave head_bits at 32$"):
+        attached(small(), head_bits=1, also_train=[])
+    with pytest.raises(ConfigError, match=r"owns only head.bias; name the whole head"):
+        attached(small(), head_bits=1, also_train=["head.bias"])
     with pytest.raises(SelectionError, match=r"\(ConvNeXtBlock\) has no norm .*; use vision.adaptertune$"):
         attached(small("convnext"))
     encoder = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)

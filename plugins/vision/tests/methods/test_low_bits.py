@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftx_vision.methods.low_bits import codes, packed, packed_bytes, quantised, unpacked
+from peftx.errors import ArtifactError
+from peftx_vision.methods.low_bits import codes, packed, packed_bytes, quantised, unloaded, unpacked
 
 BITS = (1, 2, 4)
 
@@ -88,20 +89,103 @@ def test_a_constant_tensor_is_itself_and_has_a_gradient(shape: tuple[int, int]) 
     assert weight.grad is not None and weight.grad.isfinite().all()
 
 
+def one_hot() -> Tensor:
+    weight = torch.zeros(300)
+    weight[7] = 1.0
+    return weight
+
+
+TENSORS = {
+    "normal": lambda: torch.randn(24, 32),
+    "odd": lambda: torch.randn(3, 7),
+    "small": lambda: 1e-3 * torch.randn(16, 5),
+    "shifted": lambda: 5 + 0.01 * torch.randn(9, 11),
+    "heavy": lambda: torch.randn(40, 10) ** 5,
+    "skewed": lambda: torch.randn(500).exp(),
+    "uniform": lambda: torch.rand(17, 3) - 0.5,
+    "two values": lambda: torch.randn(13, 3).sign() + 0.1,
+    "one hot": one_hot,
+    "constant": lambda: torch.full((4, 5), 0.3),
+    "large constant": lambda: torch.full((7,), -1234.5),
+    "zero": lambda: torch.zeros(6),
+    "one": lambda: torch.full((1,), 2.0),
+    "nearly constant": lambda: 1 + 1e-6 * torch.randn(64),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("shape", [(4, 8), (3, 7), (1, 5)])
-def test_packed_and_unpacked_it_is_what_acts(bits: int, shape: tuple[int, int]) -> None:
-    weight = torch.randn(shape)
-    data = packed(weight, bits)
-    assert len(data) == packed_bytes(weight.numel(), bits)
-    assert torch.equal(unpacked(data, shape, bits), quantised(weight, codes(bits)))
+@pytest.mark.parametrize("name", TENSORS)
+def test_unpacked_it_is_what_acts_and_packs_again_to_the_same_bits(
+    name: str, bits: int, dtype: torch.dtype
+) -> None:
+    weight = TENSORS[name]().to(dtype)
+    octets, statistics = packed(weight, bits, unloaded(weight))
+    assert octets.dtype == torch.uint8 and statistics.dtype == dtype
+    assert octets.nbytes + statistics.nbytes == packed_bytes(weight.numel(), bits, dtype.itemsize)
+    again, origin = unpacked(octets, statistics, tuple(weight.shape), bits)
+    assert again.dtype == origin.dtype == dtype and again.shape == weight.shape
+    assert torch.equal(quantised(again, codes(bits), origin), quantised(weight, codes(bits)))
+    twice = packed(again, bits, origin)
+    assert torch.equal(twice[0], octets) and torch.equal(twice[1], statistics)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_training_goes_on_from_the_stored_values(bits: int) -> None:
+    """What was loaded is quantised as before once it moves; the values themselves would shrink, at 1 bit by a third."""
+    weight = torch.randn(64, 48) * 0.02 + 0.001
+    acts = quantised(weight, codes(bits))
+    again, origin = unpacked(*packed(weight, bits), tuple(weight.shape), bits)
+    torch.testing.assert_close(quantised(again, codes(bits)), acts, rtol=1e-4, atol=1e-7)
+    assert float(quantised(acts, codes(bits)).std()) < 0.999 * float(acts.std())
+    given, grads = torch.randn_like(again), []
+    for own in (origin, unloaded(again)):
+        leaf = again.clone().requires_grad_()
+        quantised(leaf, codes(bits), own).backward(given)
+        assert leaf.grad is not None
+        grads.append(leaf.grad)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-4)
+    moved = again + 1e-3 * torch.randn_like(again)
+    assert torch.equal(quantised(moved, codes(bits), origin), quantised(moved, codes(bits)))
+    # another device adds the entries up in another order
+    rounded = again * (1 + 1e-7)
+    index, before = packed(rounded, bits, origin)[0], packed(again, bits, origin)[0]
+    assert torch.equal(index, before) and torch.equal(packed(rounded, bits, origin)[1], origin[4:])
+
+
+def test_a_tensor_that_is_not_finite_stays_so() -> None:
+    for value in (torch.nan, torch.inf):
+        weight = torch.randn(8)
+        weight[3] = value
+        again, origin = unpacked(*packed(weight, 1), (8,), 1)
+        assert quantised(again, codes(1), origin).isnan().all() and quantised(weight, codes(1)).isnan().all()
 
 
 def test_the_order_of_the_bits() -> None:
-    """The first entry is the lowest bit of the first byte."""
+    """The first entry is the lowest bit of the first byte, and what is left of the last one is zero."""
     weight = torch.tensor([1.0, -1, -1, -1, -1, -1, -1, 1, 1, -1])
-    assert packed(weight, 1)[:2] == bytes([0b10000001, 0b01])
+    octets, statistics = packed(weight, 1)
+    assert octets.tolist() == [0b10000001, 0b01]
+    assert float(statistics[0]) == pytest.approx(-0.4)
+    assert float(statistics[1]) == pytest.approx(float(weight.std()))
     spread = torch.tensor([-9.0, -0.1, 0.1, 9.0])  # cells 0, 1, 2 and 3 of two bits
-    assert packed(spread, 2)[:1] == bytes([0b11100100])
-    mean, deviation = torch.frombuffer(bytearray(packed(weight, 1)[2:]), dtype=torch.float32)
-    assert float(mean) == pytest.approx(-0.4) and float(deviation) == pytest.approx(float(weight.std()))
+    assert packed(spread, 2)[0].tolist() == [0b11100100]
+    three = torch.tensor([9.0, -9.0, 8.0])
+    z, levels = (three - three.mean()) / three.std(), torch.tensor(codes(4))
+    first, second, third = (z[:, None] - levels).abs().argmin(1).tolist()
+    assert packed(three, 4)[0].tolist() == [first + 16 * second, third]
+
+
+def test_bits_behind_the_last_entry_are_refused() -> None:
+    octets, statistics = packed(torch.randn(10), 1)
+    octets[1] |= 0b100
+    with pytest.raises(ArtifactError, match=r"^the bits behind its last entry are not zero"):
+        unpacked(octets, statistics, (10,), 1)
+
+
+def test_bytes_of_the_card() -> None:
+    """ViT-B/16: 24 maps of 32 x 768 at one bit, and a head of 100 classes."""
+    maps = 24 * packed_bytes(32 * 768, 1)
+    assert maps == 24 * (32 * 768 // 8 + 8) == 73_920
+    assert maps + 4 * (100 * 768 + 100) == 381_520
+    assert maps + packed_bytes(100 * 768, 1) == maps + 9_600 + 8 == 83_528

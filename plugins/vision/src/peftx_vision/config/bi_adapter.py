@@ -17,6 +17,10 @@ class BiAdaptFormerConfig(AdapterConfig):
     targets: list[str] = Field(default=["block"], description="blocks whose MLP gets a branch")
     width: int = Field(default=32, ge=1, description="hidden width of the bottleneck")
     bits: Literal[1, 2, 4, 32] = Field(default=1, description="bits an entry; 32 leaves the maps as they are")
+    head_bits: Literal[1, 2, 4, 32] = Field(
+        default=32,
+        description="bits an entry of the head, which then has no bias (Bi-Head: 1); 32 leaves it as it is",
+    )
     scale: float = Field(
         default=0.1, description="constant factor s (official code: 0.01, 0.1, 1 or 10, by task)"
     )

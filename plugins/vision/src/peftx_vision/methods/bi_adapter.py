@@ -11,52 +11,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftx.adapters.base import Base
-from peftx.adapters.delta import Delta
-from peftx.adapters.handle import Adapted
+from peftx.adapters.delta import Owned
 from peftx.adapters.method import AdapterMethod, refuse_dropout
 from peftx.adapters.site import Site, SitePlan
-from peftx.adapters.survey import in_model_order
-from peftx.errors import ArtifactError
+from peftx.errors import ConfigError
 from peftx_kernels import bottleneck
 from peftx_vision.config.bi_adapter import BiAdaptFormerConfig, BiLoRAConfig
 from peftx_vision.methods.bottleneck_insert import BottleneckInsert
 from peftx_vision.methods.halves import beside_the_mlp
-from peftx_vision.methods.low_bits import codes, packed, packed_bytes, quantised, unpacked
+from peftx_vision.methods.low_bit_maps import LowBitHead, LowBits, NoBias, is_head_bias, is_head_matrix
+from peftx_vision.methods.low_bits import packed_bytes
 
-__all__ = ["BiAdaptFormer", "BiAdaptFormerInsert", "BiLoRA", "BiLoRADelta", "pack", "unpack"]
+__all__ = ["BiAdaptFormer", "BiAdaptFormerInsert", "BiLoRA", "BiLoRADelta"]
 
 _STD = 1e-3
 
 
-class _LowBits(Delta):
-    """The two maps of an adapter, D (k, in) and U (out, k), held in full and used as `quantised` makes them.
+class _Maps(LowBits):
+    """The two maps of an adapter, D (k, in) and U (out, k), trained in full and used in a few values each."""
 
-    `exact` is set where the values came out of a packed file: they are on their codes, and are used as they are.
-    """
-
-    exact: Tensor
-
-    def __init__(self, site: Site, config: BiAdaptFormerConfig, out: int, width: int) -> None:
+    def __init__(self, site: Site, config: BiAdaptFormerConfig) -> None:
         super().__init__(site)
-        self.bits, self.levels = config.bits, codes(config.bits) if config.bits < 32 else ()
         self.scale, self.dropout = config.scale, config.dropout
-        dtype = self.parameter_dtype(site.dtype)
-        self.down = nn.Parameter(torch.empty(config.width, width, dtype=dtype))
-        self.up = nn.Parameter(torch.zeros(out, config.width, dtype=dtype))
+        dtype, (down, up) = self.parameter_dtype(site.dtype), self.shapes(site, config)
+        self.down = nn.Parameter(torch.empty(down, dtype=dtype))
+        self.up = nn.Parameter(torch.zeros(up, dtype=dtype))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         if config.bits < 32:  # a tensor of zeros has no deviation to be quantised by
             nn.init.trunc_normal_(self.up, std=_STD, a=-2 * _STD, b=2 * _STD)
-        self.register_buffer("exact", torch.tensor(False))
+        self.keep(config.bits, "down", "up")
+
+    @classmethod
+    def shapes(cls, site: Site, config: BiAdaptFormerConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Those of D and U: of a layer, or of the width of a stream."""
+        out, width = site.matrix if len(site.shape) > 1 else site.shape * 2
+        return (config.width, width), (out, config.width)
+
+    @classmethod
+    def param_count(cls, site: Site, config: BiAdaptFormerConfig) -> int:
+        """k (in + out); beside an MLP 2 k d."""
+        return sum(math.prod(shape) for shape in cls.shapes(site, config))
 
     def maps(self) -> tuple[Tensor, Tensor]:
         """D and U, as they act."""
-        if self.bits == 32:
-            return self.down, self.up
-        down, up = (torch.where(self.exact, w, quantised(w, self.levels)) for w in (self.down, self.up))
-        return down, up
+        return self.acting("down"), self.acting("up")
 
 
-class BiAdaptFormerInsert(_LowBits, BottleneckInsert):
+class BiAdaptFormerInsert(_Maps, BottleneckInsert):
     r"""``out = H + MLP(LN2(H)) + s U drop(relu(D H))``, H (B, T, d) the stream in front of LN2; no biases.
 
     Jie et al., "Revisiting the Parameter Efficiency of Adapters from the Perspective of Precision Redundancy", ICCV
@@ -66,12 +67,7 @@ class BiAdaptFormerInsert(_LowBits, BottleneckInsert):
     read = "tap"
 
     def __init__(self, site: Site, config: BiAdaptFormerConfig, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(site, config, site.shape[0], site.shape[0])
-
-    @classmethod
-    def param_count(cls, site: Site, config: BiAdaptFormerConfig) -> int:
-        """2 k d."""
-        return 2 * config.width * site.shape[0]
+        super().__init__(site, config)
 
     def run(self, x: Tensor, residual: Tensor | None) -> Tensor:
         down, up = self.maps()
@@ -87,16 +83,11 @@ class BiAdaptFormerInsert(_LowBits, BottleneckInsert):
         )
 
 
-class BiLoRADelta(_LowBits):
+class BiLoRADelta(_Maps):
     """``y = W x + s U drop(D x)``, so W' = W + s U D; of the same paper."""
 
     def __init__(self, site: Site, config: BiLoRAConfig, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(site, config, *site.matrix)
-
-    @classmethod
-    def param_count(cls, site: Site, config: BiLoRAConfig) -> int:
-        """k (in + out)."""
-        return config.width * sum(site.matrix)
+        super().__init__(site, config)
 
     def rank_factors(self) -> tuple[Tensor, Tensor]:
         down, up = self.maps()
@@ -117,8 +108,41 @@ class _Method(AdapterMethod):
     fallbacks: ClassVar[tuple[tuple[str, ...], ...]] = ()
     starts_as = "shifted"
 
-    def buffer_bytes(self, site: Site, config: Any) -> int:
-        return 1  # whether the values are final
+    def stored_bytes(self, site: Site, config: Any) -> int:
+        """Of D and U b bits an entry, and mean and deviation."""
+        if config.bits == 32:
+            return super().stored_bytes(site, config)
+        shapes, width = self.Delta.shapes(site, config), Owned.parameter_dtype(site.dtype).itemsize
+        return sum(packed_bytes(math.prod(shape), config.bits, width) for shape in shapes)
+
+    def owned(self, model: nn.Module, config: Any) -> SitePlan:
+        found = super().owned(model, config)
+        if config.head_bits == 32:
+            return found
+        layers = {site.module for site in found if is_head_matrix(site)}
+        alone = [site.key for site in found if is_head_bias(site) and site.module not in layers]
+        if not layers or alone:
+            what = f"only {alone[0]}" if alone else "no head"
+            raise ConfigError(
+                f"head_bits = {config.head_bits} is for the weights of heads, and this adapter owns {what}; name the "
+                "whole head in also_train, or leave head_bits at 32"
+            )
+        return found
+
+    def own(self, site: Site, config: Any, value: Tensor | nn.Parameter) -> Owned:
+        if config.head_bits < 32 and is_head_matrix(site):
+            return LowBitHead(site, value, config.head_bits)
+        if config.head_bits < 32 and is_head_bias(site):
+            return NoBias(site, value)
+        return super().own(site, config, value)
+
+    def owned_count(self, site: Site, config: Any) -> int:
+        return 0 if config.head_bits < 32 and is_head_bias(site) else super().owned_count(site, config)
+
+    def owned_bytes(self, site: Site, config: Any) -> int:
+        if config.head_bits < 32 and is_head_matrix(site):
+            return packed_bytes(site.numel, config.head_bits, Owned.parameter_dtype(site.dtype).itemsize)
+        return super().owned_bytes(site, config)
 
 
 class BiAdaptFormer(_Method):
@@ -148,66 +172,3 @@ class BiLoRA(_Method):
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         return "k (in + out) a layer"
-
-
-def _parts(adapted: Adapted) -> tuple[list[_LowBits], list[Tensor]]:
-    """The deltas in the model's own order, and what the adapter owns whole."""
-    attachment = adapted.attachment()
-    if not isinstance(attachment.method, _Method) or attachment.config.bits == 32:
-        raise ArtifactError(
-            "only an adapter of vision.bi_adaptformer or vision.bi_lora with 1, 2 or 4 bits has a packed form"
-        )
-    tensors = adapted.tensors()
-    holders = {delta.site.key: delta for delta in adapted.model.modules() if isinstance(delta, _LowBits)}
-    sites = in_model_order(adapted.model, attachment.plan)
-    owned = [
-        tensors[site.key, "value"] for site in sorted(attachment.owned, key=lambda site: -len(site.shape))
-    ]
-    return [holders[site.key] for site in sites], owned
-
-
-def pack(adapted: Adapted) -> bytes:
-    """The model's only adapter in b bits an entry: of every place D and U with mean and deviation, then the head.
-
-    The head, and whatever else the adapter owns whole, is float32. There is no header: `unpack` needs an adapter that
-    was attached with the same options.
-
-    Raises:
-        ArtifactError: the adapter is of another method, or of 32 bits; or came out of a packed file itself.
-    """
-    deltas, owned = _parts(adapted)
-    if any(delta.exact for delta in deltas):
-        raise ArtifactError(
-            "this adapter came out of a packed file; keep that file, its mean and deviation are gone"
-        )
-    maps = [packed(w, delta.bits) for delta in deltas for w in (delta.down, delta.up)]
-    rest = [value.detach().float().cpu().numpy().astype("<f4").tobytes() for value in owned]
-    return b"".join((*maps, *rest))
-
-
-def unpack(adapted: Adapted, data: bytes) -> Adapted:
-    """Give an attached adapter the values of a packed file. They are final: they are not quantised again.
-
-    Raises:
-        ArtifactError: the file is of another size than this adapter's, or it is no adapter with a packed form.
-    """
-    deltas, owned = _parts(adapted)
-    sizes = [packed_bytes(w.numel(), delta.bits) for delta in deltas for w in (delta.down, delta.up)]
-    rest = [4 * value.numel() for value in owned]
-    if len(data) != sum(sizes) + sum(rest):
-        raise ArtifactError(
-            f"the packed file has {len(data):,} bytes, and this adapter takes {sum(sizes) + sum(rest):,}; attach it to "
-            "the same model with the options it was trained with"
-        )
-    pieces = (
-        piece.numpy().tobytes()
-        for piece in torch.frombuffer(bytearray(data), dtype=torch.uint8).split([*sizes, *rest])
-    )
-    with torch.no_grad():
-        for delta in deltas:
-            for w in (delta.down, delta.up):
-                w.copy_(unpacked(next(pieces), tuple(w.shape), delta.bits))
-            delta.exact.fill_(True)
-        for value in owned:
-            value.copy_(torch.frombuffer(bytearray(next(pieces)), dtype=torch.float32).view(value.shape))
-    return adapted

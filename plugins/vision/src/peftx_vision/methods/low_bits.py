@@ -7,10 +7,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-__all__ = ["codes", "packed", "packed_bytes", "quantised", "unpacked"]
+from peftx.errors import ArtifactError
+
+__all__ = ["codes", "packed", "packed_bytes", "quantised", "unloaded", "unpacked"]
 
 _EPS = 1e-5
 _ITERATIONS = 500
+#: share of a tensor's deviation by which its mean and deviation may differ and still be those it was loaded with
+_SLACK = 1e-5
+#: least distance of two codes of a loaded tensor, over its mean: many roundings of float32
+_APART = 1e-4
 
 
 @cache
@@ -40,48 +46,89 @@ def _standardised(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centred / (deviation + _EPS), mean, deviation
 
 
-def _cells(z: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """(index of the nearest code, the codes); on a threshold the upper one."""
+def unloaded(weight: Tensor) -> Tensor:
+    """The origin (6,) of a tensor that came out of no packed file."""
+    return torch.tensor([0.0, -1.0, 0.0, 1.0, 0.0, 0.0], dtype=weight.dtype, device=weight.device)
+
+
+def _as_it_acts(
+    weight: Tensor, levels: tuple[float, ...], origin: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(index of the codes, codes, z, mean, deviation), those of the file while the tensor is what was loaded."""
+    z, mean, deviation = _standardised(weight)
     values = torch.tensor(levels, dtype=z.dtype, device=z.device)
-    return torch.bucketize(z.detach(), (values[1:] + values[:-1]) / 2, right=True), values
+    edges = (values[1:] + values[:-1]) / 2
+    if origin is not None:
+        own, spread = mean.detach(), deviation.detach()
+        seen_mean, seen_spread, offset, step, file_mean, file_deviation = origin.to(z.dtype).unbind()
+        # another device may add the entries up in another order
+        slack = _SLACK * seen_spread + _SLACK / 10 * seen_mean.abs()
+        loaded = ((own - seen_mean).abs() <= slack) & ((spread - seen_spread).abs() <= slack)
+        edges = torch.where(loaded, (edges * step + (offset - own)) / (spread + _EPS), edges)
+        mean = torch.where(loaded, file_mean + (mean - own), mean)
+        deviation = torch.where(loaded, file_deviation + (deviation - spread), deviation)
+    # on a threshold the upper code
+    return torch.bucketize(z.detach(), edges, right=True), values, z, mean, deviation
 
 
-def quantised(weight: Tensor, levels: tuple[float, ...]) -> Tensor:
+def quantised(weight: Tensor, levels: tuple[float, ...], origin: Tensor | None = None) -> Tensor:
     """``q(z) sd + mu`` with z = (W - mu) / (sd + 1e-5), mu and sd of the tensor W itself, q(z) the nearest of `codes`.
 
     Straight through q: the gradient treats it as the identity, and mu and sd as the functions of W they are. With G
     the gradient of the result and N entries, dL/dW = G + <G, q - z> z / (N - 1), up to the 1e-5.
+
+    With the `origin` that `unpacked` gave, a tensor that is still what it was then acts in the very values of the file.
     """
-    z, mean, deviation = _standardised(weight)
-    index, values = _cells(z, levels)
+    index, values, z, mean, deviation = _as_it_acts(weight, levels, origin)
     return (values[index] + (z - z.detach())) * deviation + mean
 
 
-def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of a packed tensor of `count` entries: their bits, in whole bytes, and two float32."""
-    return -(-count * bits // 8) + 8
+def packed_bytes(count: int, bits: int, width: int = 4) -> int:
+    """Bytes of a packed tensor of `count` entries: their bits, in whole bytes, and two numbers of `width` bytes."""
+    return -(-count * bits // 8) + 2 * width
 
 
-def packed(weight: Tensor, bits: int) -> bytes:
-    """The codes of W, entry i in the bits from b (i mod 8 / b) on of byte i b // 8; then mu and sd, float32.
+def packed(weight: Tensor, bits: int, origin: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The codes of W as uint8, entry i in the bits from b (i mod 8 / b) on of byte i b // 8; and (mu, sd).
 
-    Little-endian, as the official code has it.
+    Little-endian, as the official code has it; bits behind the last entry are zero. Mean and deviation are float32, of
+    a float64 tensor float64.
     """
     with torch.no_grad():
-        z, mean, deviation = _standardised(weight.detach().cpu())
-        index = _cells(z, codes(bits))[0].flatten()
-        each = 8 // bits
-        index = torch.nn.functional.pad(index, (0, -len(index) % each)).view(-1, each)
-        octets = (index << torch.arange(0, 8, bits)).sum(1).to(torch.uint8)
-        statistics = torch.stack((mean, deviation)).float()
-    return octets.numpy().tobytes() + statistics.numpy().astype("<f4").tobytes()
+        index, _, _, mean, deviation = _as_it_acts(weight.detach(), codes(bits), origin)
+        each, flat = 8 // bits, index.flatten()
+        flat = torch.nn.functional.pad(flat, (0, -len(flat) % each)).view(-1, each)
+        octets = (flat << torch.arange(0, 8, bits, device=flat.device)).sum(1).to(torch.uint8)
+        statistics = torch.stack((mean, deviation))
+    return octets, statistics.to(torch.promote_types(statistics.dtype, torch.float32))
 
 
-def unpacked(data: bytes, shape: tuple[int, ...], bits: int) -> Tensor:
-    """The float32 tensor that `packed` wrote, with the values `quantised` gave."""
-    count = torch.Size(shape).numel()
-    octets = torch.frombuffer(bytearray(data[:-8]), dtype=torch.uint8).long()
-    mean, deviation = torch.frombuffer(bytearray(data[-8:]), dtype=torch.float32)
-    index = (octets[:, None] >> torch.arange(0, 8, bits)) & (2**bits - 1)
-    values = torch.tensor(codes(bits), dtype=torch.float32)
-    return (values[index.flatten()[:count]] * deviation + mean).view(shape)
+def unpacked(octets: Tensor, statistics: Tensor, shape: tuple[int, ...], bits: int) -> tuple[Tensor, Tensor]:
+    """(W, its origin) of what `packed` wrote: `quantised` makes the same values of it, bit for bit.
+
+    W = step * code + offset, with mean and deviation of the file but for rounding, so that a training goes on from
+    what was stored. (The stored values themselves have a smaller deviation, and would shrink each time.)
+
+    The origin holds mean and deviation of W as they come out when they are computed, by which it is known that W was
+    not trained since; offset and step; and mean and deviation of the file.
+
+    Raises:
+        ArtifactError: bits behind the last entry are not zero.
+    """
+    count, dtype = torch.Size(shape).numel(), statistics.dtype
+    index = (
+        (octets.long()[:, None] >> torch.arange(0, 8, bits, device=octets.device)) & (2**bits - 1)
+    ).flatten()
+    if index[count:].any():
+        raise ArtifactError("the bits behind its last entry are not zero, so it is damaged; copy it again")
+    code = torch.tensor(codes(bits), dtype=torch.float64, device=octets.device)[index[:count]]
+    mean, deviation = statistics.double().unbind()
+    spread = code.std() if count > 1 else code.new_zeros(())
+    step = torch.where(spread > 0, deviation / spread.clamp_min(torch.finfo(spread.dtype).tiny), deviation)
+    # codes stay apart where all entries are as good as equal
+    step = step.maximum(_APART * mean.abs()).clamp_min(1e-30)
+    offset = mean - step * code.mean()
+    weight = (step * code + offset).to(dtype).view(shape)
+    _, seen_mean, seen_deviation = _standardised(weight)
+    origin = torch.stack((seen_mean, seen_deviation, offset.to(dtype), step.to(dtype), *statistics.unbind()))
+    return weight, origin
