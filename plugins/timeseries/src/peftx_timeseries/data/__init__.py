@@ -1,0 +1,1 @@
+"""Loaders: wide tables, long frames, Monash files and the official sets. Torch-free."""

@@ -1,0 +1,93 @@
+"""From series to a data set: splits that share their values, and what a task has to know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peftx.data.contract import Copy, Dataset, Published
+from peftx.errors import DataError
+from peftx_timeseries.series.scaling import Scaler
+from peftx_timeseries.series.series import Series, SeriesSplit, fingerprint
+
+__all__ = ["MOST_SCALED", "make_dataset", "split_rows"]
+
+#: Of more series than this the scaling is not kept in a record: sets of many short series are normalised by window.
+MOST_SCALED = 64
+
+
+def make_dataset(
+    name: str,
+    splits: Mapping[str, Sequence[Series]],
+    *,
+    frequency: str,
+    period: int,
+    source: str,
+    licence: str,
+    note: str = "",
+    synthetic: bool = False,
+    verified: bool = True,
+    published: Published | None = None,
+    copy: Copy | None = None,
+    horizon: int | None = None,
+) -> Dataset:
+    """Return the data set of some series.
+
+    Its card says, besides the usual: `frequency` (a pandas offset, empty when unknown), `period` (rows of a season, 1
+    for none), `channels`, `series` (how many), `horizon` where the source sets one, and `scaler`, the statistics of the
+    training rows of up to `MOST_SCALED` series.
+
+    Raises:
+        DataError: series differ in their channels, a split has none, or a channel has no value to train on.
+    """
+    made = {split: SeriesSplit(series) for split, series in splits.items()}
+    for split, held in made.items():
+        if not len(held):
+            raise DataError(f"{name}: the {split} split has no series")
+    channels = made["train"].series[0].channels
+    for split in made.values():
+        for one in split.series:
+            if one.channels != channels:
+                raise DataError(
+                    f"{name}: the series {one.name} has the channels {', '.join(one.channels)}, and "
+                    f"{made['train'].series[0].name} has {', '.join(channels)}: all series need the same"
+                )
+    train = made["train"]
+    card: dict[str, Any] = {
+        "source": source,
+        "licence": licence,
+        "synthetic": synthetic,
+        "verified": verified,
+        "note": note,
+        "frequency": frequency,
+        "period": period,
+        "channels": list(channels),
+        "series": len(train),
+    }
+    if horizon is not None:
+        card["horizon"] = horizon
+    if len(train) <= MOST_SCALED:
+        card["scaler"] = Scaler.fit(train).to_dict()
+    return Dataset(
+        name=name,
+        splits=made,
+        classes=(),
+        fingerprint=fingerprint(made, (frequency, period)),
+        card=card,
+        published=published,
+        copy=copy,
+    )
+
+
+def split_rows(series: Series, borders: Mapping[str, tuple[int, int]]) -> dict[str, Series]:
+    """One series with the rows of each split; what lies before a split's rows is its history.
+
+    Raises:
+        DataError: a border lies outside the series.
+    """
+    for split, (begin, end) in borders.items():
+        if not 0 <= begin < end <= len(series.values):
+            raise DataError(
+                f"{series.name} has {len(series.values)} rows, but its {split} split takes rows {begin} to {end - 1}"
+            )
+    return {split: series.rows(begin, end) for split, (begin, end) in borders.items()}

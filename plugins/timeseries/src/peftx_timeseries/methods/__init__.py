@@ -1,0 +1,1 @@
+"""Methods of the pack: adapters, and the rows to compare with."""

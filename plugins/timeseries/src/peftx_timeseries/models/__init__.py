@@ -1,0 +1,1 @@
+"""Forecasters: a frozen language model between two projections, and the hosts it may be."""

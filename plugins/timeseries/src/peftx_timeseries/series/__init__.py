@@ -1,0 +1,1 @@
+"""Series in memory: values, times, frequency, scaling and windows. Torch-free."""

@@ -1,0 +1,101 @@
+"""A time series as all rooms of this pack see it, and a split of several.
+
+Values are (T, M): T rows in time, M channels; NaN stands for what is missing. Times are the starts of the rows in UTC
+or in no zone at all, ascending. A split does not cut a series off: it says which rows it may be scored on,
+``begin .. end - 1``, and what lies before `begin` is the history that a forecast may look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from peftx.data.contract import Split
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Values = NDArray[np.float64]
+    Times = NDArray[np.datetime64]
+
+__all__ = ["Series", "SeriesSplit", "fingerprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series.
+
+    Args:
+        name: what it is called in its source.
+        values: (T, M) float64; NaN where a value is missing.
+        channels: names of the M channels.
+        times: (T,) datetime64, ascending; None where the source has none.
+        begin, end: the rows of the split, ``begin <= row < end``; what lies before may be looked at.
+        covariates: further columns (T, K) that are known ahead of time (`known`) or only as they happen (`past`).
+    """
+
+    name: str
+    values: Values
+    channels: tuple[str, ...]
+    times: Times | None = None
+    begin: int = 0
+    end: int = -1
+    covariates: Mapping[str, Values] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.channels):
+            raise ValueError(
+                f"series {self.name}: values of shape {self.values.shape} for {len(self.channels)} channels"
+            )
+        if self.end < 0:
+            object.__setattr__(self, "end", len(self.values))
+        if not 0 <= self.begin <= self.end <= len(self.values):
+            raise ValueError(f"series {self.name}: rows {self.begin} .. {self.end} of {len(self.values)}")
+
+    def __len__(self) -> int:
+        """Rows of the split."""
+        return self.end - self.begin
+
+    def rows(self, begin: int, end: int) -> Series:
+        """The same series with other rows for its split."""
+        return Series(self.name, self.values, self.channels, self.times, begin, end, self.covariates)
+
+
+class SeriesSplit(Split[Series]):
+    """Several series of one split."""
+
+    def __init__(self, series: Sequence[Series]) -> None:
+        self.series = tuple(series)
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def __getitem__(self, index: int) -> Series:
+        if not 0 <= index < len(self.series):
+            raise IndexError(index)
+        return self.series[index]
+
+
+def fingerprint(splits: Mapping[str, SeriesSplit], more: Iterable[Any] = ()) -> str:
+    """Hex digest (SHA-256) over names, channels, times, values and rows of all splits, and of `more`."""
+    import numpy as np
+
+    total = hashlib.sha256(repr(tuple(more)).encode())
+    seen: dict[int, str] = {}
+    for name, split in splits.items():
+        for one in split.series:
+            total.update(f"{name} {one.name} {one.channels} {one.begin} {one.end}".encode())
+            key = id(one.values)  # the splits of a data set share their values
+            if key not in seen:
+                own = hashlib.sha256(np.ascontiguousarray(one.values, dtype="<f8").data)
+                if one.times is not None:
+                    own.update(one.times.astype("datetime64[s]").astype("<i8").tobytes())
+                for column in sorted(one.covariates):
+                    own.update(column.encode())
+                    own.update(np.ascontiguousarray(one.covariates[column], dtype="<f8").data)
+                seen[key] = own.hexdigest()
+            total.update(seen[key].encode())
+    return total.hexdigest()
