@@ -37,6 +37,7 @@ __all__ = [
     "ModelError",
     "NetworkError",
     "PeftxError",
+    "PeftxWarning",
     "PluginError",
     "RunError",
     "SelectionError",
@@ -109,6 +110,10 @@ class DivergedError(TrainingError):
 
 class Interrupted(PeftxError):
     """Training was asked to stop; the message says where it stands and how it goes on."""
+
+
+class PeftxWarning(UserWarning):
+    """What was asked for works, but does something else than it seems to."""
 
 
 def near_matches(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -7,6 +7,7 @@ exactly; base weights were never written.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -26,7 +27,7 @@ from peftx.adapters.slot import BANK, SLOT, Board, Slot, is_reserved, slots_of
 from peftx.adapters.survey import statistic_sites
 from peftx.adapters.surveying import one_survey
 from peftx.adapters.trained import set_trainable
-from peftx.errors import AdapterError, ConfigError, SelectionError
+from peftx.errors import AdapterError, ConfigError, PeftxWarning, SelectionError
 
 __all__ = [
     "Attachment",
@@ -138,6 +139,8 @@ def attach_to(
         board.schedules[name] = schedule
     board.recompute_activations = board.recompute_activations or recompute_activations
     select_for(model, board, (name,))
+    for text in method.notes(plan, config):
+        warnings.warn(f"{method_name}: {text}", PeftxWarning, stacklevel=3)
     return board
 
 

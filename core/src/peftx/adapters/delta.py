@@ -147,6 +147,11 @@ class Delta(nn.Module):
         """
         return None
 
+    @staticmethod
+    def rank_of(site: Site, config: Any) -> int | None:
+        """The rank that the form of the update limits a site's update to; None for one of any rank."""
+        return None
+
     def rank_factors(self) -> tuple[Tensor, Tensor] | None:
         """(B, A) with delta W = B A when the update is low-rank and additive, else None. Scale folded in."""
         return None

@@ -54,7 +54,7 @@ class Explanation:
     """Where an adapter goes and what it costs.
 
     `memory` is an estimate in bytes: trained values, gradients and AdamW moments in float32, and per sample-token
-    the inputs a frozen layer would not keep but an adapted one does.
+    the inputs a frozen layer would not keep but an adapted one does. `notes`: what the method says of its options.
     """
 
     method: str
@@ -62,6 +62,7 @@ class Explanation:
     rows: tuple[SiteRow, ...]
     counts: Counts
     memory: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -97,6 +98,7 @@ class Explanation:
             f"training adds {m['training'] / _MIB:.1f} MiB (values, gradients, AdamW moments) and keeps at most "
             f"{m['per_token']:,} bytes per token or position for the backward; stored {c.stored_bytes / _MIB:.2f} MiB"
         )
+        lines += [f"note: {text}" for text in self.notes]
         return "\n".join(lines)
 
 
@@ -232,6 +234,7 @@ def _explanation(model: nn.Module, name: str, attachment: Attachment, counts: Co
             "training": counts.trainable * _FLOAT32 * 4,
             "per_token": _kept_values(attachment) * _FLOAT32,
         },
+        notes=tuple(method.notes(attachment.plan, config)),
     )
 
 

@@ -114,6 +114,30 @@ class AdapterMethod:
     def check(self, plan: SitePlan, config: Any) -> None:
         """Refuse a configuration that cannot work on the sites chosen (raise `ConfigError`)."""
 
+    def notes(self, plan: SitePlan, config: Any) -> list[str]:
+        """What a user should know of a configuration that works: sentences, shown by `explain` and when attaching.
+
+        By default, of a rank above the largest that a site's update can have, min(out, in): it trains more values and
+        can do no more.
+        """
+        rank_of = getattr(self.Delta, "rank_of", None)
+        if rank_of is None:
+            return []
+        above = [
+            (site, rank)
+            for site in plan
+            if len(site.shape) > 1 and (rank := rank_of(site, config) or 0) > min(site.matrix)
+        ]
+        if not above:
+            return []
+        (site, rank), most = above[0], min(above[0][0].matrix)
+        out, width = site.matrix
+        more = f", and {len(above) - 1} more sites are such" if above[1:] else ""
+        return [
+            f"the rank {rank} is above what an update of {site.key}, a map of {width} to {out}, can have: {most} does "
+            f"the same with fewer values{more}"
+        ]
+
     def bank(self, plan: SitePlan, config: Any) -> nn.Module | None:
         """What all sites of one adapter share, made once from the whole plan, which has a site; None for nothing.
 

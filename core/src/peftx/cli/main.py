@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
 
 from peftx.cli.app import cli
-from peftx.errors import Interrupted, TrainingError, UserError
+from peftx.errors import Interrupted, PeftxWarning, TrainingError, UserError
 
 __all__ = ["main"]
 
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = global_first(list(sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in given[: _globals_end(given)]
     try:
-        status = cli.main(given or ["--help"], prog_name="peftx", standalone_mode=False)
+        with warnings.catch_warnings():
+            # what they say stands in the results and in `explain`
+            warnings.simplefilter("ignore", PeftxWarning)
+            status = cli.main(given or ["--help"], prog_name="peftx", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except BrokenPipeError:

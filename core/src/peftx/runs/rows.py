@@ -85,6 +85,8 @@ def train_row(
     with _files_told(folder), _memory_told(name, train, backend), PeakMemory(backend.device) as memory:
         subject = make(row, task, seed)
         model, adapted = subject.model, subject.adapted
+        if adapted is not None:
+            task.notes += [f"{name}: {text}" for text in adapted.explain().notes]
         if adapted is None or not row.method.spec.trained:
             done = fitted(row, task, subject, backend.device)
         else:

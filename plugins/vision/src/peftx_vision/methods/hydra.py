@@ -66,6 +66,11 @@ class HydraDelta(Delta):
         biases = 0 if site.bias is None else 2 * (config.rank + out)
         return config.rank * (width + 3 * out) + biases
 
+    @staticmethod
+    def rank_of(site: Site, config: HydraConfig) -> int:
+        """k: more of it than min(out, in) adds nothing to either branch."""
+        return config.rank
+
     def effective(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         wide = weight.to(self.A_p.dtype)
         wide = wide + self.scale * (self.B_s @ (self.A_s @ wide) + self.B_p @ self.A_p)
