@@ -252,6 +252,35 @@ def test_one_sentence_for_each_way_to_be_wrong(tmp_path: Path, make: object, sen
     assert "\n" not in str(caught.value)
 
 
+def test_images_of_every_kind_in_one_folder_come_out_alike(tmp_path: Path) -> None:
+    """Grey, palette, alpha, 16 bits, CMYK and turned images side by side: handled, and none refused."""
+    ramp = (np.arange(400).reshape(20, 20) % 256).astype(np.uint8)
+    grey = Image.fromarray(ramp)
+    turned = Image.fromarray(np.stack([ramp] * 3, 2)[:, :10])
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    kinds = {
+        "grey.png": grey,
+        "bit.png": grey.convert("1"),
+        "palette.png": grey.convert("P"),
+        "alpha.png": grey.convert("RGBA"),
+        "grey_alpha.png": grey.convert("LA"),
+        "deep.png": Image.fromarray(ramp.astype(np.uint16) * 257),
+        "cmyk.jpg": grey.convert("CMYK"),
+        "colour.webp": grey.convert("RGB"),
+        "moving.gif": grey,
+    }
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for file, image in kinds.items():
+            image.save(tmp_path / name / file)
+        turned.save(tmp_path / name / "turned.jpg", exif=exif)
+    data = loaded(tmp_path)
+    seen = [image for split in data.splits.values() for image, _ in split]
+    assert len(seen) == 20 and {image.mode for image in seen} == {"RGB"}
+    assert sorted(image.size for image in seen) == [(20, 10)] * 2 + [(20, 20)] * 18
+
+
 def test_a_link_that_leads_nowhere_is_no_image(tmp_path: Path) -> None:
     dangling(tmp_path)
     assert sum(counts(loaded(tmp_path)).values()) == 10

@@ -137,6 +137,10 @@ def truncated_head(folder: Path) -> None:
         (edit("test.txt", lambda text: "/x.png 1\n" + text), "line 1: the path '/x.png' leads outside"),
         (edit("test.txt", lambda text: "\n \n"), "test.txt lists no image"),
         (
+            edit("test.txt", lambda text: text + "images/test/000001.png 3"),
+            r"test.txt lists images/test/000001.png twice, with the labels 1 and 3 \(from 0\); keep one",
+        ),
+        (
             edit("test.txt", lambda text: text + "./images/val200/000001.png 1"),
             "test.txt lists images/val200/000001.png, which train800val200.txt lists too: .* in test or in train",
         ),

@@ -393,6 +393,27 @@ def test_a_half_precision_update_on_another_adapters_is_felt() -> None:
     torch.testing.assert_close(model(x).float(), want, rtol=0, atol=0.02 * float(want.abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1.0, "must be less than 1"),
+        (1.5, "must be less than 1"),
+        (-0.1, "must be at least 0"),
+        (float("nan"), "finite"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [("vision.snell", "sparsity"), ("vision.snella", "sparsity"), ("vision.snella", "initial_sparsity")],
+)
+def test_a_sparsity_outside_its_range_is_one_sentence(
+    method: str, option: str, value: float, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{option}.*{words}") as caught:
+        peftx.attach(vit(), method, **{option: value})
+    assert "\n" not in str(caught.value)
+
+
 def test_errors_are_the_packages_own() -> None:
     with pytest.raises(PeftxError):
         peftx.attach(vit(), "vision.snell", sparsity=1.0)

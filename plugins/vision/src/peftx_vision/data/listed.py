@@ -105,15 +105,20 @@ def checked_path(name: str, where: str) -> str:
 
 
 def check_apart(parts: Mapping[str, Listed]) -> None:
-    """Raise DataError when an image of one split is in another as well: such a score would be too good."""
-    owner: dict[str, str] = {}
+    """Raise DataError when an image of one split is in another as well, and such a score would be too good, or stands
+    twice in one with two labels."""
+    owner: dict[str, tuple[str, int]] = {}
     for name, part in parts.items():
-        for file in part.files:
-            if owner.setdefault(file, name) != name:
-                other = parts[owner[file]].source
+        for file, label in zip(part.files, part.labels, strict=True):
+            first, other = owner.setdefault(file, (name, label))
+            if first != name:
                 raise DataError(
-                    f"{part.source} lists {file}, which {other.name} lists too: an image may be in {name} or in "
-                    f"{owner[file]}, not in both"
+                    f"{part.source} lists {file}, which {parts[first].source.name} lists too: an image may be in "
+                    f"{name} or in {first}, not in both"
+                )
+            if other != label:
+                raise DataError(
+                    f"{part.source} lists {file} twice, with the labels {other} and {label} (from 0); keep one"
                 )
 
 
