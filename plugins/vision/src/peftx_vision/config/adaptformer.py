@@ -37,6 +37,10 @@ class AdaptFormerConfig(AdapterConfig):
     norm: Literal["none", "in", "out"] = Field(
         default="none", description="a trained LayerNorm of the branch's own, on its input or its output"
     )
+    head_norm: Literal["none", "batch"] = Field(
+        default="none",
+        description="a batch norm without weights in front of the head, as the official code for images has it",
+    )
     learn_scale: bool = Field(
         default=False, description="train the factor of every branch, from 1; `scale` is then not used"
     )

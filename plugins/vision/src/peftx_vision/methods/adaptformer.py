@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peftx.adapters.insert import Insert
 from peftx.adapters.method import AdapterMethod, is_chosen
 from peftx.adapters.site import Site, SitePlan
 from peftx_kernels import bottleneck
 from peftx_vision.config.adaptformer import AdaptFormerConfig
 from peftx_vision.methods.bottleneck_insert import BottleneckInsert
 from peftx_vision.methods.halves import beside_the_mlp
+from peftx_vision.methods.head_norm import HeadNorm, heads
 
 __all__ = ["AdaptFormer", "AdaptFormerInsert"]
 
@@ -101,12 +103,29 @@ class AdaptFormer(AdapterMethod):
     fallbacks = ()
 
     def plan(self, model: nn.Module, config: Any) -> SitePlan:
+        branches = self._branches(model, config)
+        return branches + heads(model) if config.head_norm == "batch" else branches
+
+    def _branches(self, model: nn.Module, config: Any) -> SitePlan:
         if config.form == "sequential":
             if not is_chosen(config, "targets"):
                 config = config.model_copy(update={"targets": ["mlp"]})
             return super().plan(model, config)
         blocks = super().plan(model, config)
         return beside_the_mlp(blocks, model, normed=config.input == "normed", other="form to sequential")
+
+    def build(
+        self, site: Site, config: Any, weight: Tensor, bias: Tensor | None, bank: nn.Module | None = None
+    ) -> Insert:
+        if site.role == "head":
+            return HeadNorm(site)
+        return self.Delta(site, config, weight, bias)
+
+    def param_count(self, site: Site, config: Any) -> int:
+        return 0 if site.role == "head" else super().param_count(site, config)
+
+    def buffer_bytes(self, site: Site, config: Any) -> int:
+        return HeadNorm.buffer_bytes(site) if site.role == "head" else 0
 
     def formula(self, sites: Sequence[Site], config: Any) -> str:
         parts = ["2 k d", *(["k + d"] if config.bias else []), *(["2 d"] if config.norm != "none" else [])]
