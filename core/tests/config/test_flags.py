@@ -20,6 +20,7 @@ class Method(BaseModel):
     ranks: dict[str, int] = {}
     norms: bool = True
     kind: Literal["a", "b"] = "a"
+    bits: Literal[1, 2, "all"] | None = 1
     seed: int = 0
     inner: Inner = Inner()
 
@@ -106,6 +107,11 @@ def test_switches_and_texts_are_taken_out():
         (["--inner.depth", "2"], {"method": {"inner": {"depth": "2"}}}),
         (["--method.inner.depth", "2"], {"method": {"inner": {"depth": "2"}}}),
         (["--rank", "4", "--rank", "5"], {"method": {"rank": "5"}}),
+        (["--kind", "b"], {"method": {"kind": "b"}}),
+        (["--bits", "2"], {"method": {"bits": 2}}),
+        (["--bits", "all"], {"method": {"bits": "all"}}),
+        (["--bits", "none"], {"method": {"bits": None}}),
+        (["--bits", "3"], {"method": {"bits": "3"}}),
     ],
 )
 def test_flags_find_their_field(arguments, expected):

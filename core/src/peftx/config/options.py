@@ -55,12 +55,14 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of a Literal."""
-        found: list[str] = []
-        for member in _members(self.annotation):
-            if _origin(member) is Literal:
-                found += [str(value) for value in get_args(member)]
-        return tuple(found)
+        """The values of a Literal, as one writes them."""
+        return tuple(self.literals)
+
+    @property
+    def literals(self) -> dict[str, Any]:
+        """The values of a Literal (words, numbers) by how one writes them."""
+        members = [member for member in _members(self.annotation) if _origin(member) is Literal]
+        return {show(value): value for member in members for value in get_args(member)}
 
     @property
     def type_label(self) -> str:
@@ -120,7 +122,8 @@ def coerce(value: Any, option: Option) -> Any:
     is.
 
     ``none`` is None where None is allowed, and empty for a list or mapping. A list is split at commas outside
-    brackets, or read as JSON; a mapping is ``key=value,...`` or JSON. pydantic then validates.
+    brackets, or read as JSON; a mapping is ``key=value,...`` or JSON; one of a few values is that value, a number as
+    well. pydantic then validates.
     """
     if not isinstance(value, str):
         return value
@@ -137,7 +140,8 @@ def coerce(value: Any, option: Option) -> Any:
         return _json(text, dict, plain if len(plain) == len(pairs) else value)
     if option.optional and text.lower() == "none":
         return None
-    return value
+    # pydantic reads "1" as the number where a number is expected, and not where one of a few is
+    return option.literals.get(text, value)
 
 
 def split_outside_brackets(text: str) -> list[str]:
