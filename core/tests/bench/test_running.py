@@ -331,6 +331,13 @@ def test_a_search_on_data_of_its_own_and_its_rate_on_the_suites(
     assert set(spread) == {"lr=0.01", "lr=0.1", "seed0", "seed1"}
     assert spread["lr=0.01"] == spread["lr=0.1"] != spread["seed0"] == spread["seed1"]
     assert "spread = 1.5" in (out / "search" / "lr=0.1" / "config.toml").read_text()
+    # the last epoch is what runs without a validation split keep, so its score chooses, whichever was the best
+    searched = [(state.split, state.value) for cell, state in outcome.cells if cell.search]
+    last = [
+        json.loads((out / "search" / rate / "record.json").read_text())["rows"][0]["history"][-1]
+        for rate in ("lr=0.01", "lr=0.1")
+    ]
+    assert searched == [("val", one["accuracy"]) for one in last] and {one["epoch"] for one in last} == {2}
     (board,) = outcome.boards
     assert board.data == "toy.points spread=2" and {one.n for one in board.standings} == {2}
     bench("grid/parted", search=())

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from peftx.bench.cells import Cell, Row
 from peftx.bench.executor import Event, Executor
@@ -115,10 +116,16 @@ class Loop:
         known = self.store.known.get(cell.folder, {})
         if known.get("lr") != cell.rate:
             known = {}  # it was said before the row's search came to its rate
-        state = state_of(self.out / cell.folder, known)
+        state = self._read(cell, known)
         if cell.search and state.word == FAILED and known.get("state") not in (FAILED, DIVERGED):
             return State(WAITING)  # nobody said whether its rate was too high: it goes on, and tells again
         return state
+
+    def _read(self, cell: Cell, known: Mapping[str, Any] | None = None) -> State:
+        """What a cell's folder says. A search on data of its own validates what the row's runs train on: those cannot
+        choose an epoch and keep the last, so it is the last epoch's score that chooses."""
+        own = bool(cell.search and self._row_of[cell.folder].search)
+        return state_of(self.out / cell.folder, known, last_epoch=own)
 
     def _make_ready(self, cell: Cell) -> None:
         place = -1 if cell.search else cell.seed
@@ -157,7 +164,7 @@ class Loop:
             self.progress.returned(self.cells[name])
             self._elsewhere.add(name)
         elif word == DONE:
-            self._settle(name, state_of(self.out / name))
+            self._settle(name, self._read(self.cells[name]))
         else:
             self._settle(name, State(word, cause), event.values.get("trace", ""))
 
@@ -237,11 +244,11 @@ class Loop:
             for event in executor.poll(PAUSE):
                 if event.kind in ("reply", "died") and event.cell in self._under:
                     self._under.discard(event.cell)
-                    cell, folder = self.cells[event.cell], self.out / event.cell
+                    cell = self.cells[event.cell]
                     if event.kind == "reply" and event.values["state"] in (FAILED, DIVERGED):
                         state = State(event.values["state"], event.values["cause"])
                     else:
-                        state = state_of(folder)
+                        state = self._read(cell)
                     self.states[event.cell] = state
                     self.store.put([(cell, state)])
                     self.progress.returned(cell)

@@ -58,8 +58,9 @@ class State:
         return {key: value for key, value in asdict(self).items() if value not in (None, "")}
 
 
-def state_of(folder: Path, known: Mapping[str, Any] | None = None) -> State:
-    """The state of the cell in `folder`.
+def state_of(folder: Path, known: Mapping[str, Any] | None = None, *, last_epoch: bool = False) -> State:
+    """The state of the cell in `folder`; with `last_epoch`, its score is the last epoch's on validation data, whichever
+    epoch was kept.
 
     `known`: what bench.json says of it. Two things stand there alone: the cause of a failure that came before the run
     had a record, and whether a failure of the search was one of training.
@@ -75,7 +76,7 @@ def state_of(folder: Path, known: Mapping[str, Any] | None = None) -> State:
         return State(FAILED, str(error))
     status = record.get("status")
     if status == "complete":
-        return _scored(record)
+        return _scored(record, last_epoch=last_epoch)
     if status == "failed":
         cause = str(record.get("error", ""))
         diverged = known.get("state") == DIVERGED and known.get("cause") == cause
@@ -111,11 +112,13 @@ def mark_failed(folder: Path, cause: str) -> None:
         return
 
 
-def _scored(record: Mapping[str, Any]) -> State:
+def _scored(record: Mapping[str, Any], *, last_epoch: bool) -> State:
     row = record["rows"][0]
     metric = str(record["primary"])
-    split = "test" if "test" in row["metrics"] else "val"
+    split = "test" if "test" in row["metrics"] and not last_epoch else "val"
     scores = row["metrics"].get(split, {})
+    if last_epoch and row["history"]:  # the last epoch is always validated
+        scores = row["history"][-1]
     return State(
         DONE,
         split=split if scores else "",

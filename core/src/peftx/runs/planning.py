@@ -54,6 +54,8 @@ class Plan:
         """Full name of the data set, with the path after its colon made absolute."""
         if not self.data.argument:
             return self.data.name
+        if not isinstance(getattr(self.data_config, "path", None), Path):
+            return f"{self.data.name}:{self.data.argument}"  # one of several by name, whatever folders there are
         path = Path(self.data.argument).expanduser()
         # a path that does not exist from here stands below the data root, or is none at all
         return f"{self.data.name}:{path.absolute() if path.exists() else self.data.argument}"

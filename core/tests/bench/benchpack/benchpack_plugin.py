@@ -49,7 +49,7 @@ PARTED = Suite(
     data=({**POINTS, "search": {"spread": 1.5}},),
     methods=("core.head",),
     seeds=2,
-    train={"epochs": 1, "batch_size": 16},
+    train={"epochs": 2, "batch_size": 16},
     rates=(1e-2, 1e-1),
 )
 SLOW = Suite(

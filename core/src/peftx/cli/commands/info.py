@@ -150,7 +150,9 @@ def _show(one: dict[str, Any]) -> None:
     for row in rows:
         value = row["value"]
         text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else _word(value)
-        click.echo(f"  {row['']:<{width}}  {text}")
+        lines = value if row[""].startswith("published") else [text]
+        for number, line in enumerate(lines):
+            click.echo(f"  {'' if number else row['']:<{width}}  {line}")
     if one["options"]:
         print()
         heading("options")

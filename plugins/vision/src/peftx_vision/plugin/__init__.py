@@ -58,6 +58,7 @@ def peftx_models() -> Iterator[ModelSpec]:
 def peftx_panels() -> Iterator[PanelSpec]:
     """What the page of a classification shows beside its scores."""
     yield PanelSpec("vision.confusion", "Classes", "peftx_vision.report:confusion")
+    yield PanelSpec("vision.pictures", "Images", "peftx_vision.report:pictures")
 
 
 @hookimpl
@@ -67,4 +68,21 @@ def peftx_suites() -> Iterator[SuiteSpec]:
         name="vision.quick",
         summary="every method on the digits, all and 100 of them; three minutes a method on two cores, no download",
         target="peftx_vision.suites:QUICK",
+    )
+    yield SuiteSpec(
+        name="vision.cifar",
+        summary="CIFAR-10 and CIFAR-100, whole and with 1,000 training images, on ViT-B/16",
+        target="peftx_vision.suites:CIFAR",
+    )
+    yield SuiteSpec(
+        name="vision.vtab1k",
+        summary="the nineteen tasks of VTAB-1k on ViT-B/16, with both of its averages; you bring the data",
+        target="peftx_vision.suites:VTAB1K",
+        averages="peftx_vision.suites.vtab1k:averages",
+    )
+    yield SuiteSpec(
+        name="vision.fgvc",
+        summary="five sets of fine-grained classes on ViT-B/16, with their mean; you bring the data",
+        target="peftx_vision.suites:FGVC",
+        averages="peftx_vision.suites.fgvc:averages",
     )

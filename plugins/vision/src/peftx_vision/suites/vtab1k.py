@@ -1,0 +1,121 @@
+"""vision/vtab1k: the nineteen tasks of VTAB-1k, and the two means that are both called its average.
+
+Protocol: X. Zhai et al., arXiv:1910.04867, as M. Jia et al., "Visual Prompt Tuning", arXiv:2203.12119, carry it out:
+hyperparameters are chosen on 800 images to train and 200 to validate, then all 1,000 are trained on and the last epoch
+is scored on the test set once. Later recipes train with AdamW instead of SGD.
+
+Published figures are copied as far as they could be verified. Where a source prints the scores of the tasks, the means
+are ours; most of its rows are the best epoch by the test score, and pipelines differ between rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from peftx.config.suite import Published, PublishedAverage, Suite
+from peftx_vision.suites.common import METHODS, PRINTED_ON, RATES, TRAIN, VIT_B
+from peftx_vision.vtab import GROUPS, TASKS, group_means, means
+
+__all__ = ["GROUPS_MEAN", "TASKS_MEAN", "VTAB1K", "averages"]
+
+DATA = "vision.vtab"
+#: What the two averages are called.
+GROUPS_MEAN, TASKS_MEAN = "mean of 3 groups", "mean of 19 tasks"
+
+_BENCH = "V-PETL Bench, README"
+_MEANS = f"{_BENCH}; means of its 19 scores"
+_HYDRA = "Hydra, README"
+_SNELL = "SNELL (arXiv:2411.01800), tables 1 and A7"
+_PETL = "Binary adapters (arXiv:2307.16867), README"
+
+#: Scores of the tasks in the order of the tables.
+_PRINTED = {
+    "GPS": (
+        *(81.1, 94.2, 75.8, 99.4, 91.7, 91.6, 52.4),
+        *(87.9, 96.2, 86.5, 76.5),
+        *(79.9, 62.6, 55.0, 82.4, 84.0, 55.4, 29.7, 46.1),
+    ),
+    "Full": (
+        *(68.9, 87.7, 64.3, 97.2, 86.9, 87.4, 38.8),
+        *(79.7, 95.7, 84.2, 73.9),
+        *(56.3, 58.6, 41.7, 65.5, 57.5, 46.7, 25.7, 29.1),
+    ),
+}
+
+#: Method, mean of the groups, mean of the tasks, natural, specialised, structured, source; None: not known.
+_Row = tuple[str, float | None, float | None, float | None, float | None, float | None, str]
+_AVERAGES: tuple[_Row, ...] = (
+    ("Linear", 57.64, 52.94, 68.93, 77.15, 26.85, _MEANS),
+    ("BitFit", 65.2, 62.1, None, None, None, _MEANS),
+    ("VPT-Shallow", 67.82, 64.85, 76.81, 79.67, 46.98, _MEANS),
+    ("VPT-Deep", 71.97, 69.43, 78.49, 82.42, 55.00, _MEANS),
+    ("AdaptFormer", 74.75, 72.32, 80.56, 84.88, 58.83, _MEANS),
+    ("SSF", 75.69, 73.10, 81.57, 86.55, 58.96, _MEANS),
+    ("NOAH", 75.5, 73.3, None, None, None, _MEANS),
+    ("FacT-TK", 75.6, 73.2, None, None, None, _MEANS),
+    ("LoRA", 74.6, 72.3, 79.5, 84.6, 59.8, _HYDRA),
+    ("RepAdapter", 76.1, 73.8, 81.6, 85.4, 61.2, _HYDRA),
+    ("Hydra", 76.5, 74.2, 81.8, 86.0, 61.7, _HYDRA),
+    ("LoRA-8", 74.9, 72.3, 79.5, 84.6, 60.5, _SNELL),
+    ("MoSA", 71.4, 68.3, 79.9, 84.0, 50.3, _SNELL),
+    ("SPT-LoRA", 76.4, 74.1, 81.9, 85.9, 61.3, _SNELL),
+    ("SNELL-8", 76.4, 74.2, 82.0, 85.7, 61.6, _SNELL),
+    ("SNELL-16", 76.7, 74.4, 82.4, 86.1, 61.7, _SNELL),
+    ("SNELL-32", 76.9, 74.6, 82.7, 86.1, 61.8, _SNELL),
+    ("Bi-AdaptFormer-32", 77.0, None, None, None, None, _PETL),
+    ("Bi-LoRA-32", 76.7, None, None, None, None, _PETL),
+)
+
+
+def averages(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return both averages of the nineteen scores (by the suite's labels), and the means of the groups.
+
+    Raises:
+        DataError: as `peftx_vision.vtab.means`.
+    """
+    own = {name.removeprefix(f"{DATA}:"): score for name, score in scores.items()}
+    both = means(own)
+    return {GROUPS_MEAN: both.group, TASKS_MEAN: both.task, **group_means(own)}
+
+
+def _printed_averages() -> tuple[PublishedAverage, ...]:
+    def printed(method: str, values: Mapping[str, float | None], source: str) -> PublishedAverage:
+        known = {name: round(value, 2) for name, value in values.items() if value is not None}
+        return PublishedAverage(method=method, values=known, source=source, model=PRINTED_ON)
+
+    names = (GROUPS_MEAN, TASKS_MEAN, *GROUPS)
+    return (
+        *(
+            printed(method, averages(dict(zip(TASKS, scores, strict=True))), _MEANS)
+            for method, scores in _PRINTED.items()
+        ),
+        *(
+            printed(method, dict(zip(names, values, strict=True)), source)
+            for method, *values, source in _AVERAGES
+        ),
+    )
+
+
+VTAB1K = Suite(
+    task="vision.classification",
+    about=(
+        "VTAB-1k: nineteen tasks of 1,000 training images. All 1,000 are trained on for 100 epochs, and the last epoch "
+        "is scored on the test set, once; with --search lr the rate of every row and task is chosen before, on 800 of "
+        "them by the other 200. Images are resized to the input, without augmentation, and normalised with the mean "
+        "and deviation of ImageNet, as most published tables do. Two averages: the mean of the three groups, and the "
+        "mean of the nineteen tasks, about two points lower."
+    ),
+    data=tuple({"name": f"{DATA}:{task}", "search": {"split": "tune"}} for task in TASKS),
+    models=(VIT_B,),
+    methods=METHODS,
+    seeds=3,
+    task_options={"resize": "squash", "normalise": "imagenet"},
+    train=TRAIN,
+    rates=RATES,
+    published=tuple(
+        Published(method=method, data=f"{DATA}:{task}", value=score, source=_BENCH, model=PRINTED_ON)
+        for method, scores in _PRINTED.items()
+        for task, score in zip(TASKS, scores, strict=True)
+    ),
+    published_averages=_printed_averages(),
+)

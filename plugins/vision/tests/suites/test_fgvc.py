@@ -1,0 +1,46 @@
+"""vision/fgvc: its grid, and the mean of the five."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peftx.bench import Request, prepare
+from peftx.config.suite import label, parse_label
+from peftx.errors import DataError
+from peftx_vision.data.fgvc import SETS
+from peftx_vision.suites import FGVC
+from peftx_vision.suites.fgvc import MEAN, averages
+
+
+@pytest.mark.parametrize("method", ["Full", "Adapter-8", "MoSA", "SNELL-32"])
+def test_the_mean_of_printed_scores_is_the_printed_mean(method: str) -> None:
+    scores = {row.data: row.value for row in FGVC.published if row.method == method}
+    assert list(scores) == [label(one) for one in FGVC.data]
+    (printed,) = (row.values[MEAN] for row in FGVC.published_averages if row.method == method)
+    assert averages(scores)[MEAN] == pytest.approx(printed, abs=0.06)
+
+
+def test_fewer_sets_have_no_mean() -> None:
+    with pytest.raises(DataError, match="takes all 5 sets, got 4"):
+        averages(dict.fromkeys("abcd", 1.0))
+
+
+def test_the_grid(fgvc: Callable[..., Path], tmp_path: Path) -> None:
+    request = Request(
+        suite="vision/fgvc",
+        methods=(parse_label("core.head"),),
+        models=(parse_label("vit_micro"),),
+        data_root=fgvc(),
+        out=tmp_path / "out",
+        search=(),
+        offline=True,
+    )
+    rows = prepare(request).grid.rows
+    assert [row.data for row in rows] == [f"vision.fgvc:{name}" for name in SETS]
+    for row in rows:
+        search, final = row.plan_of(row.searches()[0]), row.plan_of(row.runs(1e-3)[0])
+        assert search.data_config == final.data_config, "its validation lists are official"
+        assert final.task_config.hflip and final.task_config.crop == 16
