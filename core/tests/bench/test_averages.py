@@ -64,9 +64,12 @@ def test_a_part_of_the_data_has_no_averages(bench: Call, inline: None) -> None:
 
 
 def made(
-    scores: Mapping[str, Mapping[str, Mapping[int, float]]], registry: Registry, **changes: Any
+    scores: Mapping[str, Mapping[str, Mapping[int, float]]],
+    registry: Registry,
+    titles: Mapping[str, str] | None = None,
+    **changes: Any,
 ) -> list[Averages]:
-    """Averages of `scores`, by data set, row and seed."""
+    """Averages of `scores`, by data set, row and seed; `titles`: what records call a data set otherwise."""
     out = Path("out")
     cells, boards = [], []
     for data, rows in scores.items():
@@ -85,7 +88,10 @@ def made(
                     folders=tuple(str(out / name) for name in names.values()),
                 )
             )
-        boards.append(Board("grid.sorting", data, "toy.net", "accuracy", "%", True, "test", tuple(standings)))
+        title = (titles or {}).get(data, data)
+        boards.append(
+            Board("grid.sorting", title, "toy.net", "accuracy", "%", True, "test", tuple(standings))
+        )
     bench = {"suite": "grid.averaged", "cells": cells} | changes
     return averages_of(out, bench, boards, registry)
 
@@ -104,6 +110,16 @@ def test_seeds_that_not_all_data_sets_have_are_left_out_and_told(registry: Regis
         ),
     )
     assert found.notes == ("a: averages without seeds 2, 3, which not all data sets have",)
+
+
+def test_no_published_averages_beside_those_of_a_partial_copy(registry: Registry) -> None:
+    scores: dict[str, Any] = dict.fromkeys(DATA, {"a": {0: 70.0}})
+    (whole,) = made(scores, registry, published=True)
+    assert [row.published for row in whole.rows] == ["", "a book"]
+    title = "toy.points (partial copy) spread=2"
+    (found,) = made(scores, registry, titles={DATA[0]: title}, published=True)
+    assert [row.label for row in found.rows] == ["a"]
+    assert found.notes == (f"no published averages beside these: some are of {title}",)
 
 
 def test_rows_are_ordered_by_the_first_average(registry: Registry) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from peftx.data import Copy, Dataset, Published, Split, compare_copy
 from peftx.data.checks import check_dataset
+from peftx.data.copies import named_whole
 from peftx.runs.provenance import data_card
 
 PUBLISHED = Published({"train+val": 50_000, "test": 10_000})
@@ -83,6 +84,7 @@ def test_what_a_result_says(kind: str, title: str, note: str) -> None:
     assert (copy.titled("x.y"), copy.note("x.y")) == (title, note)
     splits = {"train": Nothing(), "test": Nothing()}
     data = Dataset("x.y", splits, ("a", "b"), "f00", copy=copy)
+    assert named_whole(f"{copy.titled('x.y')} fold=2") == (note == "")
     card = data_card(data, "x.y:here")
     assert card["name"] == title.replace("x.y", "x.y:here")
     assert card["copy"] == {"kind": kind, "detail": "1 of 2"}

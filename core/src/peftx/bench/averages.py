@@ -14,6 +14,7 @@ from typing import Any
 
 from peftx.bench.suites import load_suite
 from peftx.config.suite import Suite, label
+from peftx.data.copies import named_whole
 from peftx.errors import PeftxError
 from peftx.plugins.registry import Registry
 from peftx.plugins.targets import one_line
@@ -97,6 +98,10 @@ def _on(model: str, scores: _Scores, suite: Suite, function: Function, published
     metrics = {(f"{board.split} {board.primary}", board.unit) for board in boards}
     metric, unit = next(iter(metrics)) if len(metrics) == 1 else ("score", "")
     names = list(dict.fromkeys(name for row in rows for name in row.mean))
+    incomplete = list(dict.fromkeys(board.data for board in boards if not named_whole(board.data)))
+    if incomplete and published:
+        notes.append(f"no published averages beside these: some are of {_listed(incomplete)}")
+        published = ()
     if names:
         rows.sort(key=lambda row: row.mean.get(names[0], 0.0), reverse=higher)
         rows += [_printed(one) for one in published]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from peftx.data.contract import Published
 
-__all__ = ["Copy", "compare_copy"]
+__all__ = ["Copy", "compare_copy", "named_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class Copy:
             return ""
         article = "an" if self.kind == "altered" else "a"
         return f"{name} is {article} {self.kind} copy: {self.detail}; compare with no published figures"
+
+
+def named_whole(name: str) -> bool:
+    """Whether a name in a result, options behind it or not, is that of the published whole; see `Copy.titled`."""
+    return not any(f" ({kind} copy)" in name for kind in ("partial", "altered"))
 
 
 def compare_copy(published: Published, held: Mapping[str, int], checksums: bool | None) -> Copy:
