@@ -113,7 +113,7 @@ def test_seeds_that_not_all_data_sets_have_are_left_out_and_told(registry: Regis
 
 
 def test_no_published_averages_beside_those_of_a_partial_copy(registry: Registry) -> None:
-    scores: dict[str, Any] = dict.fromkeys(DATA, {"a": {0: 70.0}})
+    scores: dict[str, Any] = {name: {"a": {0: 70.0}} for name in DATA}
     (whole,) = made(scores, registry, published=True)
     assert [row.published for row in whole.rows] == ["", "a book"]
     title = "toy.points (partial copy) spread=2"
