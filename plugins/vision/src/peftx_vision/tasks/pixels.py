@@ -138,7 +138,7 @@ def describe(spec: InputSpec, config: ClassificationConfig) -> dict[str, Any]:
 
 
 def _normalisation(spec: InputSpec) -> str:
-    known = {
+    known: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
         "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
         "half": (HALF, HALF),
         "none": ((0.0,) * 3, (1.0,) * 3),
