@@ -54,9 +54,10 @@ class LoRAConfig(AdapterConfig):
     rank: int = Field(default=8, ge=1, description="rank R of the update")
     alpha: float = Field(default=16.0, gt=0, description="numerator of the scale alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the input of A, in training only")
-    init: Literal["kaiming", "gaussian"] = Field(
+    init: Literal["kaiming", "gaussian", "normal"] = Field(
         default="kaiming",
-        description="how A starts: kaiming-uniform with a = sqrt(5), or normal with standard deviation 1/rank",
+        description="how A starts: kaiming-uniform with a = sqrt(5); gaussian, PEFT's normal with standard deviation "
+        "1/rank; normal with the variance of kaiming, which holds no rank",
     )
     rank_pattern: dict[str, int] = Field(
         default={}, description="regular expression on the end of a site key -> its own rank; first hit wins"

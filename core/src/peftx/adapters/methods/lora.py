@@ -62,6 +62,8 @@ class LoRADelta(Delta):
                 return
             if config.init == "gaussian":
                 self.A.normal_(std=1 / self.rank)
+            elif config.init == "normal":
+                self.A.normal_(std=1 / math.sqrt(3 * self.A[0].numel()))
             else:
                 nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
             self.B.zero_()
