@@ -57,6 +57,8 @@ class Windows:
         self.length, self.horizon, self.pad = length, horizon, pad
         self.channels = split.series[0].channels
         self._values = [self._scaled(one, scaler) for one in split.series]
+        #: whether an input may hold a missing value
+        self.gaps = pad or any(bool(np.isnan(values).any()) for values in self._values)
         owners: list[Indices] = []
         starts: list[Indices] = []
         for number, one in enumerate(split.series):

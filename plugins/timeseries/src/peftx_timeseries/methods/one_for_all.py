@@ -1,0 +1,38 @@
+"""One-for-All: rank-stabilised low-rank updates at both ends of a frozen language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from peftx.adapters.methods.rslora import RsLoRA
+from peftx.adapters.select import select_parameters
+from peftx.adapters.site import SitePlan
+from peftx.adapters.survey import parameter_sites
+from peftx_timeseries.config.methods import OneForAllConfig
+
+__all__ = ["OneForAll"]
+
+_OWNED = {"frozen": (), "in": ("in_layer",), "both": ("in_layer", "out_layer")}
+
+
+class OneForAll(RsLoRA):
+    r"""`timeseries.one_for_all`: everything is frozen but ``W + (alpha / sqrt(R)) B A`` at two places.
+
+    The positional embedding (rows of the table that no token reaches get no gradient) and the output projection. As in
+    the official code both projections are random and frozen; they follow from a seed of the model's, and an adapter is
+    refused on a model that has others. With a `residual` the linear forecast belongs to the adapter.
+
+    One-for-All, 2026, arXiv:2603.29756; PEFT's `gaussian` start is kept as the default and is not rank-stable.
+    """
+
+    Config = OneForAllConfig
+
+    def owned(self, model: nn.Module, config: Any) -> SitePlan:
+        """What `io` and `also_train` say, and the linear forecast below the trunk's, where there is one."""
+        sites = parameter_sites(model)
+        patterns = [*config.also_train, *_OWNED[config.io]]
+        if any("residual" in site.module.split(".") for site in sites):
+            patterns.append("residual")
+        return SitePlan(tuple(select_parameters(sites, patterns, config.exclude, strict=bool(patterns))))

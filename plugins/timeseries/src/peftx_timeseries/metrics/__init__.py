@@ -1,0 +1,1 @@
+"""Metrics of forecasts, as their field defines them."""

