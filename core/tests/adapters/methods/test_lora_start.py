@@ -11,7 +11,7 @@ import peftx
 
 @pytest.mark.parametrize("rank", [2, 64])
 def test_the_start_may_hold_the_rank_or_not(rank: int) -> None:
-    """PEFT's gaussian start shrinks with the rank, which takes rank-stabilised scaling its point; the other two do not."""
+    """PEFT's gaussian start shrinks with the rank, which takes rank-stabilised scaling its point."""
     spread = {}
     for init in ("kaiming", "normal", "gaussian"):
         torch.manual_seed(0)
