@@ -86,19 +86,8 @@ def test_batches_loss_and_logits_fit_together() -> None:
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, batch["labels"]))
 
 
-def test_a_record_states_the_input_and_the_augmentation(tmp_path: Path) -> None:
-    settings = {
-        "task": {"name": "vision", "hflip": True, "crop": 2, "normalise": "imagenet"},
-        "data": {"name": "digits", "limit_train": 20},
-        "method": "core.head",
-        "train": {"epochs": 1},
-        "baselines": [],
-        "device": "cpu",
-        "efficiency": False,
-        "out": tmp_path / "run",
-    }
-    result = execute(RunConfig.model_validate(settings), get_registry())
-    assert result.record["input"] == {
+def test_a_record_states_the_input_and_the_augmentation() -> None:
+    assert task(dataset(Images(6)), hflip=True, crop=2, normalise="imagenet").input_card() == {
         "size": "3 x 32 x 32",
         "resize": "squash",
         "interpolation": "bilinear",
@@ -108,8 +97,6 @@ def test_a_record_states_the_input_and_the_augmentation(tmp_path: Path) -> None:
         "std": [0.229, 0.224, 0.225],
         "augmentation": "hflip, crop 2",
     }
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "normalisation" in page and "hflip, crop 2" in page
 
 
 def test_augmentation_is_for_training_only() -> None:
@@ -200,6 +187,8 @@ def test_a_folder_of_pictures_from_configuration_to_prediction(folder: Path, tmp
     assert row["metrics"]["test"]["accuracy"] == 100.0
     assert "vit_micro starts at random: no pretrained weights" in result.notes
     assert result.record["model"]["input_size"] == [3, 32, 32]
+    assert result.record["input"]["normalisation"] == "half, the model's own"
+    assert "normalisation" in (result.folder / "report.html").read_text()
 
     again = evaluate(result.folder, registry)
     assert again.exact, again.summary()
