@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peftx.data.contract import Copy, Dataset, Published
+from peftx.data.contract import Dataset, Published
+from peftx.data.copies import Copy
 from peftx.errors import DataError
 from peftx_timeseries.series.scaling import Scaler
 from peftx_timeseries.series.series import Series, SeriesSplit, fingerprint
@@ -30,20 +31,24 @@ def make_dataset(
     published: Published | None = None,
     copy: Copy | None = None,
     horizon: int | None = None,
+    scaler: Scaler | None = None,
+    known: Sequence[str] = (),
+    past: Sequence[str] = (),
 ) -> Dataset:
     """Return the data set of some series.
 
     Its card says, besides the usual: `frequency` (a pandas offset, empty when unknown), `period` (rows of a season, 1
-    for none), `channels`, `series` (how many), `horizon` where the source sets one, and `scaler`, the statistics of the
-    training rows of up to `MOST_SCALED` series.
+    for none), `channels`, `series` (how many), `horizon` where the source sets one, `known` and `past`, the covariates
+    that are known ahead of time or only as they happen, and `scaler`, the statistics of the training rows of up to
+    `MOST_SCALED` series, or those given.
 
     Raises:
         DataError: series differ in their channels, a split has none, or a channel has no value to train on.
     """
     made = {split: SeriesSplit(series) for split, series in splits.items()}
-    for split, held in made.items():
+    for part, held in made.items():
         if not len(held):
-            raise DataError(f"{name}: the {split} split has no series")
+            raise DataError(f"{name}: the {part} split has no series")
     channels = made["train"].series[0].channels
     for split in made.values():
         for one in split.series:
@@ -66,8 +71,10 @@ def make_dataset(
     }
     if horizon is not None:
         card["horizon"] = horizon
+    if known or past:
+        card |= {"known": list(known), "past": list(past)}
     if len(train) <= MOST_SCALED:
-        card["scaler"] = Scaler.fit(train).to_dict()
+        card["scaler"] = (scaler or Scaler.fit(train)).to_dict()
     return Dataset(
         name=name,
         splits=made,

@@ -1,0 +1,275 @@
+"""Tables as files have them: CSV in its many dialects, and Parquet; cells are looked at by whoever asks for them.
+
+A CSV file is gone through once before it is parsed: that finds its separator, its decimal comma, its blank lines and
+the first line with too many or too few cells, which a parser would fill up in silence.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from peftx.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Indices = NDArray[np.int64]
+
+__all__ = ["Table", "find_file", "frame_table", "opened", "read_table", "reading"]
+
+_SEPARATORS = (b",", b";", b"\t", b"|")
+#: Cells that stand for a missing value.
+_MISSING = ["", "?", "NaN", "nan", "NA", "N/A", "n/a", "NULL", "null", "None", "none", "<NA>", "#N/A", "#NA"]
+_PARQUET = (".parquet", ".pq")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table and where its rows stand in their source.
+
+    Args:
+        what: the file's name, for errors.
+        frame: columns as the parser understood them; names are text, each there once.
+        lines: (T,) number of each row in the source.
+        word: what that number counts: line or row.
+        notes: what was left out, as clauses.
+    """
+
+    what: str
+    frame: pd.DataFrame
+    lines: Indices
+    word: str = "line"
+    notes: tuple[str, ...] = ()
+
+
+def find_file(path: Path, root: Path | None, kind: str) -> Path:
+    """Return the file, which may be given relative to the data root.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = path.expanduser()
+    if root is not None and not path.is_absolute() and not path.exists():
+        path = root / path
+    if not path.exists():
+        raise DataError(f"no such file: {path}; a {kind} was expected")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, but a {kind} was expected")
+    return path
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what reading a file raises into one DataError."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"cannot read {path} ({cause}): it is damaged or not open to you; get it again"
+        ) from error
+
+
+def opened(path: Path) -> IO[bytes]:
+    """Open a file, compressed by gzip or not."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def read_table(path: Path) -> Table:
+    """Return the table of a file: Parquet by its name, CSV otherwise.
+
+    Raises:
+        DataError: it is empty, damaged, or no such table.
+    """
+    return _parquet(path) if path.suffix.lower() in _PARQUET else _csv(path)
+
+
+def frame_table(frame: pd.DataFrame, what: str) -> Table:
+    """The table of a pandas frame; a named or datetime index becomes a column.
+
+    Raises:
+        DataError: it has no rows or no columns, or two columns of the same name.
+    """
+    import numpy as np
+    import pandas as pd
+
+    # a table's index is its row numbers, or what people index series by
+    if isinstance(frame.index, pd.DatetimeIndex | pd.MultiIndex) or frame.index.name is not None:
+        if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
+            frame = frame.rename_axis("date")
+        elif isinstance(frame.index, pd.PeriodIndex):
+            frame = frame.set_axis(frame.index.to_timestamp())
+        clash = [name for name in frame.index.names if name in frame.columns]
+        frame = frame.reset_index(drop=bool(clash))
+    elif isinstance(frame.index, pd.PeriodIndex):
+        frame = frame.set_axis(frame.index.to_timestamp()).rename_axis("date").reset_index()
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    _check_names([str(name) for name in frame.columns], what)
+    if not len(frame):
+        raise DataError(f"{what} has no rows")
+    return Table(what, frame.reset_index(drop=True), np.arange(1, len(frame) + 1), "row")
+
+
+def _parquet(path: Path) -> Table:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(
+            f"{path} needs pyarrow to be read: pip install 'peftx-timeseries[parquet]', or save it as CSV"
+        ) from error
+    with reading(path):
+        try:
+            frame = parquet.read_table(path).to_pandas()
+        except (pyarrow.ArrowException, ValueError) as error:
+            cause = " ".join(str(error).split())[:160]
+            raise DataError(f"{path} is no Parquet file that can be read ({cause}): get it again") from error
+    return frame_table(frame, path.name)
+
+
+def _csv(path: Path) -> Table:
+    import numpy as np
+    import pandas as pd
+
+    with reading(path):
+        shape = _scan(path)
+    # dtypes are the parser's; what it leaves as text holds a cell that is no number
+    with reading(path):
+        try:
+            frame = pd.read_csv(
+                path,
+                sep=shape.separator.decode(),
+                decimal="," if shape.comma else ".",
+                encoding=shape.encoding,
+                encoding_errors="replace",
+                skip_blank_lines=True,
+                skipinitialspace=True,
+                na_values=_MISSING,
+                keep_default_na=False,
+                header=None,
+                names=range(len(shape.names)),
+                skiprows=shape.header,
+                low_memory=False,
+                compression="gzip" if path.suffix == ".gz" else None,
+            )
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, ValueError) as error:
+            cause = " ".join(str(error).split())[:160]
+            raise DataError(f"{path.name} is no table that can be read ({cause})") from error
+    lines = shape.lines
+    if len(lines) != len(frame):  # a line break inside quotes: rows and lines are no longer the same
+        lines, word = np.arange(1, len(frame) + 1), "row"
+    else:
+        word = "line"
+    names: list[str] = list(shape.names)
+    notes: tuple[str, ...] = ()
+    nameless = [at for at, name in enumerate(names) if not name]
+    # what pandas writes as its index, when not told otherwise
+    if nameless == [0] and len(names) > 1 and _counts_rows(frame[0]):
+        frame, names = frame.drop(columns=[0]), names[1:]
+        notes = ("a first column without a name, which counts the rows, left out",)
+    elif nameless == [0] and len(names) > 1:
+        names[0] = "date"
+    elif nameless:
+        raise DataError(f"{path.name}: column {nameless[0] + 1} has no name in the header: give it one")
+    _check_names(names, path.name)
+    return Table(path.name, frame.set_axis(names, axis=1), lines, word, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What a first look at a CSV file tells. `header`: lines up to and with the header; `lines`: numbers of the lines
+    that hold rows."""
+
+    names: tuple[str, ...]
+    separator: bytes
+    comma: bool
+    encoding: str
+    header: int
+    lines: Indices
+
+
+def _scan(path: Path) -> _Shape:
+    import csv
+
+    import numpy as np
+
+    names: tuple[str, ...] = ()
+    separator, encoding, comma, header = b",", "utf-8-sig", False, 0
+    lines: list[int] = []
+    with opened(path) as stream:
+        for number, raw in enumerate(stream, 1):
+            line = raw.rstrip(b"\r\n")
+            if number == 1:
+                if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise DataError(f"{path.name} is encoded as UTF-16: save it as UTF-8")
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if b"\0" in line:
+                raise DataError(f"{path.name}: line {number} holds null bytes: it is damaged, or no CSV file")
+            if encoding != "latin-1" and not _utf8(line):
+                encoding = "latin-1"
+            if not line.strip(b" "):
+                continue
+            if not names:
+                separator = max(_SEPARATORS, key=line.count)
+                text = line.decode("utf-8" if _utf8(line) else "latin-1")
+                names = tuple(name.strip() for name in next(csv.reader([text], delimiter=separator.decode())))
+                header = number
+                continue
+            cells = line.count(separator) + 1
+            if b'"' not in line and cells != len(names):
+                raise DataError(
+                    f"{path.name}: line {number} has {cells} cell{'s' * (cells > 1)}, but the header has "
+                    f"{len(names)}: it is cut off, or its cells are separated in another way"
+                )
+            comma = comma or (separator == b";" and b"," in line)
+            lines.append(number)
+    if not names:
+        raise DataError(f"{path.name} is empty")
+    if all(_number(name) for name in names):
+        raise DataError(
+            f"{path.name} has no header: its first line holds numbers alone; write the names of the columns there"
+        )
+    if not lines:
+        raise DataError(f"{path.name} has a header and no rows")
+    return _Shape(names, separator, comma, encoding, header, np.asarray(lines, dtype=np.int64))
+
+
+def _utf8(line: bytes) -> bool:
+    if line.isascii():
+        return True
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _counts_rows(column: pd.Series) -> bool:
+    import numpy as np
+    import pandas as pd
+
+    if not pd.api.types.is_integer_dtype(column.dtype):
+        return False
+    return bool((column.to_numpy() - int(column.iloc[0]) == np.arange(len(column))).all())
+
+
+def _check_names(names: list[str], what: str) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{what} has two columns called {twice!r}: rename or remove one")
