@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from peftx.bench import Request, find_suite
-from peftx.bench.cells import slug
+from peftx.bench.cells import Point, slug
 from peftx.bench.grid import Grid, build_grid
 from peftx.config.run import Choice
 from peftx.config.suite import Suite
@@ -99,7 +99,7 @@ def test_cells_have_a_folder_a_seed_and_the_shared_settings(grid: Callable[..., 
 
 def test_cells_of_a_search_share_rates_seed_and_head_rate_and_see_no_test(grid: Callable[..., Grid]) -> None:
     found = grid({"methods": ["core.head", "core.full"], "rates": [0.1, 0.01]}, search=())
-    assert found.rates == (0.01, 0.1)
+    assert found.points == (Point(0.01), Point(0.1))
     for row in found.rows:
         cells = row.searches()
         assert [cell.folder for cell in cells] == [f"{row.folder}/search/lr={rate}" for rate in (0.01, 0.1)]
@@ -107,14 +107,38 @@ def test_cells_of_a_search_share_rates_seed_and_head_rate_and_see_no_test(grid: 
             config = row.plan_of(cell).config
             assert config.seed == 0 and not config.test and config.train.lr == cell.rate
             assert "head_lr" in config.train.model_fields_set and config.train.head_lr is None
-        assert [cell.config["train"]["lr"] for cell in row.runs(0.1)] == [0.1] * 3
+        assert [cell.config["train"]["lr"] for cell in row.runs(Point(0.1))] == [0.1] * 3
+
+
+def test_weight_decays_are_tried_at_every_rate(grid: Callable[..., Grid]) -> None:
+    suite = {"weight_decays": [0.01, 0], "train": {"weight_decay": 0.5}}
+    found = grid(suite, search=(0.1, 0.3), search_decay=())
+    (row,) = found.rows
+    assert row.points == (Point(0.1, 0.0), Point(0.1, 0.01), Point(0.3, 0.0), Point(0.3, 0.01))
+    assert found.protocol["search"] == {"lr": [0.1, 0.3], "weight_decay": [0.0, 0.01]}
+    cells = row.searches()
+    assert [cell.folder.rpartition("/")[2] for cell in cells] == [
+        "lr=0.1,weight_decay=0.0",
+        "lr=0.1,weight_decay=0.01",
+        "lr=0.3,weight_decay=0.0",
+        "lr=0.3,weight_decay=0.01",
+    ]
+    for cell, point in zip(cells, row.points, strict=True):
+        train = row.plan_of(cell).config.train
+        assert (train.lr, train.weight_decay) == point
+    assert {one.config["train"]["weight_decay"] for one in row.runs(row.points[1])} == {0.01}
+    assert row.plan_of(row.runs(Point(0.1))[0]).config.train.weight_decay == 0.5, "what is not searched stays"
+    with pytest.raises(ConfigError, match="--search weight_decay goes with --search lr"):
+        grid(suite, search_decay=(0.1,))
+    with pytest.raises(ConfigError, match=r"--search weight_decay and --train.weight-decay 0.1: give one"):
+        grid(suite, search=(0.1,), search_decay=(), train={"weight_decay": 0.1})
 
 
 def test_a_search_may_have_data_of_its_own(grid: Callable[..., Grid]) -> None:
     suite = {"data": [{"name": "points", "spread": 2.0, "search": {"spread": 3.0, "test": False}}]}
     (row,) = grid(suite, search=(0.1,)).rows
     assert row.data == "toy.points spread=2", "its name is that of what is scored"
-    (search,), runs = row.searches(), row.runs(0.1)
+    (search,), runs = row.searches(), row.runs(Point(0.1))
     assert search.config["data"] == {"name": "toy.points", "spread": 3.0, "test": False}
     assert {one.config["data"]["spread"] for one in runs} == {2.0}
     assert row.plan_of(search).data_config.spread == 3.0 and row.plan_of(runs[0]).data_config.spread == 2.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from peftx.bench.cells import Cell
+from peftx.bench.cells import Cell, Point
 from peftx.bench.progress import Bars, Lines, Pace, bench_progress, told
 from peftx.bench.states import DIVERGED, DONE, FAILED, State
 
 
 def cell(number: int, method: str = "core.lora", **more: Any) -> Cell:
-    values = {"seed": number, "rate": None, "search": False, **more}
+    values = {"seed": number, "point": None, "search": False, **more}
     return Cell(f"d/m/{method}/{number}", "toy.points", "toy.net", method, method, config={}, **values)
 
 
@@ -38,7 +38,9 @@ def test_a_line_for_each_finished_cell() -> None:
 
 
 def test_a_cell_of_a_search_is_called_by_its_rate() -> None:
-    assert cell(0, rate=0.003, search=True).place == "core.lora on toy.points, search lr=0.003"
+    assert cell(0, point=Point(0.003), search=True).place == "core.lora on toy.points, search lr=0.003"
+    both = cell(0, point=Point(0.003, 1e-4), search=True)
+    assert both.place == "core.lora on toy.points, search lr=0.003 weight_decay=0.0001"
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,19 @@ from peftx.bench.request import Request, parse_budget, parse_search
     [("lr", ()), ("lr=1e-3,1e-2", (1e-3, 1e-2)), (" lr = 3e-2, 1e-3 ", (1e-3, 3e-2)), ("lr=1", (1.0,))],
 )
 def test_a_search(text: str, rates: tuple[float, ...]) -> None:
-    assert parse_search(text) == rates
+    assert parse_search(text) == ("lr", rates)
+
+
+def test_a_search_of_weight_decays() -> None:
+    assert parse_search("weight_decay") == ("weight_decay", ())
+    assert parse_search("weight-decay=1e-4,0") == ("weight_decay", (0.0, 1e-4))
+    assert Request(suite="x", search_decay=(0.1, 0.0)).search_decay == (0.0, 0.1)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rank=1,2", r"only the learning rate is searched: .* \(got rank=1,2\)"),
+        ("rank=1,2", r"only the learning rate is searched, .* \(got rank=1,2\)"),
         ("lr=", r"only the learning rate is searched"),
         ("lr=fast", r"a learning rate is a number above 0 \(got fast\)"),
         ("lr=1e-3,,1e-2", r"a number above 0"),
@@ -26,6 +32,8 @@ def test_a_search(text: str, rates: tuple[float, ...]) -> None:
         ("lr=-1", r"a number above 0 \(got -1\)"),
         ("lr=nan", r"a number above 0 \(got nan\)"),
         ("lr=1e-2,0.01", r"0.01 stands there twice"),
+        ("weight_decay=much", r"a weight decay is a number of at least 0 \(got much\)"),
+        ("weight-decay=-1", r"a weight decay is a number of at least 0 \(got -1\)"),
     ],
 )
 def test_what_is_no_search(text: str, message: str) -> None:

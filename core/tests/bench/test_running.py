@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from peftx.bench import Outcome, Request, prepare
+from peftx.bench.outcome import search_table
 from peftx.bench.progress import BenchProgress
 from peftx.config.run import RunConfig
 from peftx.errors import Interrupted, RunError
@@ -316,6 +317,31 @@ def test_a_search_chooses_on_validation_and_its_rate_is_that_of_all_seeds(
     assert len(heard.started_cells) == 2 * 2 + 2 * 2
     bench(search=(1e-4, 1e-1), data=ONE["data"])
     assert heard.started_cells == []
+
+
+def test_a_weight_decay_is_searched_with_the_rate(bench: Call, heard: Any, tmp_path: Path) -> None:
+    asked = {**ONE, "search": (1e-4, 1e-1), "search_decay": (0.0, 0.5)}
+    outcome = bench(**asked)
+    assert len(heard.started_cells) == 4 + 1 and outcome.failed == []
+    ((_, told_row),) = outcome.told_rows()
+    best = max(told_row["search"], key=lambda one: one["value"])
+    assert told_row["lr"] == 1e-1 and told_row["weight_decay"] in (0.0, 0.5)
+    chosen = [one for one in told_row["search"] if one["value"] == best["value"]]
+    assert (told_row["lr"], told_row["weight_decay"]) in [
+        (one["rate"], one["weight_decay"]) for one in chosen
+    ]
+    run = record.read(tmp_path / "out" / outcome.cells[-1][0].folder)["rows"][0]["train"]
+    assert (run["lr"], run["weight_decay"]) == (told_row["lr"], told_row["weight_decay"])
+    table = search_table(outcome)
+    assert table is not None
+    assert [line["decay"] for line in table.to_dict()] == [0.0, 0.5], "a line for each"
+    assert sum(str(value).endswith("*") for line in table.to_dict() for value in line.values()) == 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "weight_decay" in page.partition("validation score by learning rate")[2]
+    bench(**asked)
+    assert heard.started_cells == []
+    with pytest.raises(RunError, match=r"search: \{'lr': .* there, \[0.0001, 0.1\] now"):
+        bench(**ONE, search=(1e-4, 1e-1))
 
 
 def test_a_search_on_data_of_its_own_and_its_rate_on_the_suites(

@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from peftx.bench.search import choose
+from peftx.bench.cells import Point
+from peftx.bench.search import Choice
+from peftx.bench.search import choose as choose_point
 from peftx.bench.states import DIVERGED, DONE, FAILED, UNFINISHED, WAITING, State
+
+
+def choose(states: dict[float, State]) -> Choice:
+    """A search for a rate alone."""
+    return choose_point({Point(rate): state for rate, state in states.items()})
 
 
 def done(value: float | None, loss: float | None = 1.0, **more: Any) -> State:
@@ -63,3 +70,21 @@ def test_a_rate_at_the_edge_is_told() -> None:
     assert choose({0.1: three, 0.01: one, 0.001: two}).at_edge == "largest"
     assert choose({0.1: one, 0.01: two, 0.001: three}).at_edge == "smallest"
     assert choose({0.1: one}).at_edge == ""
+
+
+def test_a_weight_decay_is_chosen_with_the_rate() -> None:
+    states = {
+        Point(rate, decay): done(value)
+        for rate, decay, value in ((0.1, 0.0, 90.0), (0.1, 1e-4, 91.0), (0.01, 0.0, 92.0), (0.01, 1e-4, 92.0))
+    }
+    found = choose_point(states)
+    assert found.point == Point(0.01, 0.0), "of equal ones the smaller weight decay"
+    assert found.at_edge == "smallest" and found.rate == 0.01
+    assert [(one["rate"], one["weight_decay"]) for one in found.to_dict()] == [
+        (0.01, 0.0),
+        (0.01, 1e-4),
+        (0.1, 0.0),
+        (0.1, 1e-4),
+    ]
+    broken = choose_point(states | {Point(0.1, 0.01): State(FAILED, "by chance")})
+    assert broken.why_not == "its search is incomplete: lr=0.1 weight_decay=0.01 failed (by chance)"

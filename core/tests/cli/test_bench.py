@@ -65,6 +65,14 @@ def test_a_dry_run_as_json(peftx, suite):
     ]
 
 
+def test_a_dry_run_of_a_search_over_two_settings(peftx, suite):
+    words = ["--search", "lr", "--search", "weight_decay=0,1e-4", "--methods", "head", "--data", "small"]
+    status, out, err = peftx("bench", suite, "--dry-run", *words)
+    assert (status, err) == (0, ""), err
+    assert "search: lr=[0.01, 0.1], weight_decay=[0.0, 0.0001]" in out
+    assert out.splitlines()[-1].startswith("6 cells")
+
+
 def test_parts_of_a_suite_and_things_beside_it(peftx, suite):
     words = ["--data", "small limit=3,small", "--methods", "lora rank=2", "--methods", "toy.scale, head"]
     found = json.loads(peftx("bench", suite, "--dry-run", "--json", *words)[1])
@@ -114,6 +122,11 @@ def test_options_of_training_stand_anywhere(peftx, suite, words):
         ("mine.toml --budget params=x", "--budget: a budget is a number of trainable parameters"),
         ("mine.toml --search rank=1,2", "--search: only the learning rate is searched"),
         ("mine.toml --search lr=fast", "--search: a learning rate is a number above 0 (got fast)"),
+        (
+            "mine.toml --search lr --search lr=0.1",
+            "--search lr stands there twice: give all its values at once",
+        ),
+        ("mine.toml --search weight_decay", "--search weight_decay goes with --search lr"),
         ("mine.toml --search lr --lr 0.1", "--search lr and --train.lr 0.1: one searches"),
         ("mine.toml --methods ,", "--methods names nothing: write names, separated by commas"),
         ("mine.toml --methods core.lroa", "no method is called 'core.lroa'. Did you mean core.lora"),

@@ -49,6 +49,7 @@ def test_a_suite_survives_json() -> None:
         ({"seeds": 0}, "greater than or equal to 1"),
         ({"rates": [0.1, -1.0]}, "a learning rate is a number above 0"),
         ({"rates": [0.1, 0.1]}, "0.1 stands there twice"),
+        ({"weight_decays": [0.1, -1.0]}, "a weight decay is a number of at least 0"),
         ({"train": {"epochs": 0}}, "--train.epochs: must be at least 1"),
         ({"train": {"epoch": 1}}, "--train.epoch: no such option"),
         ({"data": [{"name": "toy.points", "train": {"lr": "fast"}}]}, "--train.lr: must be a number"),

@@ -2,6 +2,7 @@
 
     OUT/<data>/<model>/<method>/seed<k>/           a run, scored on test
     OUT/<data>/<model>/<method>/search/lr=<x>/     a run of the search, scored on validation alone
+                                      /lr=<x>,weight_decay=<y>/
 
 Every cell is an ordinary run, so that everything that reads runs reads these.
 """
@@ -12,18 +13,35 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftx.config.run import RunConfig
 from peftx.runs.planning import Plan
 
-__all__ = ["Cell", "Row", "slug"]
+__all__ = ["Cell", "Point", "Row", "slug"]
+
+
+class Point(NamedTuple):
+    """What one run of a search tries: a learning rate, and a weight decay where that is searched, too."""
+
+    lr: float
+    weight_decay: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its folder: exact."""
+        return f"lr={self.lr}" + ("" if self.weight_decay is None else f",weight_decay={self.weight_decay}")
+
+    def __str__(self) -> str:
+        return f"lr={self.lr:g}" + (
+            "" if self.weight_decay is None else f" weight_decay={self.weight_decay:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run. `folder` is relative to the bench and names the cell; `rate` is None where the recipe or the suite sets
-    it. `config`: the values of a RunConfig, plain, without `out`."""
+    """One run. `folder` is relative to the bench and names the cell; `point` is None where the recipe or the suite sets
+    its rate. `config`: the values of a RunConfig, plain, without `out`."""
 
     folder: str
     data: str
@@ -31,20 +49,25 @@ class Cell:
     method: str
     label: str
     seed: int
-    rate: float | None
+    point: Point | None
     search: bool
     config: Mapping[str, Any]
 
     @property
+    def rate(self) -> float | None:
+        """Its learning rate, where a search set it."""
+        return None if self.point is None else self.point.lr
+
+    @property
     def place(self) -> str:
         """How the cell is called in a line of its own."""
-        what = f"search lr={self.rate:g}" if self.search else f"seed {self.seed}"
+        what = f"search {self.point}" if self.search else f"seed {self.seed}"
         return f"{self.label} on {self.data}, {what}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method with its options on one data set and model: its seeds, and the rates it is searched over.
+    """One method with its options on one data set and model: its seeds, and the points it is searched over.
 
     `values`: what all its runs share, the values of a RunConfig; `plan`: those, checked. `search`: options of the data
     set over those for the runs of a search, and `search_config` all of them, checked; None where it has none. `off`:
@@ -58,7 +81,7 @@ class Row:
     method: str
     label: str
     seeds: int
-    rates: tuple[float, ...]
+    points: tuple[Point, ...]
     values: Mapping[str, Any]
     plan: Plan
     search: Mapping[str, Any] = field(default_factory=dict)
@@ -71,24 +94,30 @@ class Row:
         """What tells rows of one bench apart."""
         return self.data, self.model, self.label
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates it is searched over."""
+        return tuple(dict.fromkeys(point.lr for point in self.points))
+
     def searches(self) -> list[Cell]:
         """The runs that choose the learning rate: the first seed, scored on validation alone."""
-        return [self._cell(0, rate, search=True) for rate in self.rates]
+        return [self._cell(0, point, search=True) for point in self.points]
 
-    def runs(self, rate: float | None = None) -> list[Cell]:
-        """One run for each seed, at the rate the search chose, or without one at that of the suite or recipe."""
-        return [self._cell(seed, rate, search=False) for seed in range(self.seeds)]
+    def runs(self, point: Point | None = None) -> list[Cell]:
+        """One run for each seed, at the point the search chose, or without one at that of the suite or recipe."""
+        return [self._cell(seed, point, search=False) for seed in range(self.seeds)]
 
-    def _cell(self, seed: int, rate: float | None, *, search: bool) -> Cell:
+    def _cell(self, seed: int, point: Point | None, *, search: bool) -> Cell:
         train = dict(self.values["train"])
-        if rate is not None:
+        if point is not None:
             # the head trains at the searched rate as well, whatever a recipe says: equal search is one rate a row
-            train |= {"lr": rate, "head_lr": None}
+            train |= {"lr": point.lr, "head_lr": None}
+            train |= {} if point.weight_decay is None else {"weight_decay": point.weight_decay}
         config = {**self.values, "train": train, "seed": seed}
         if search:
             config |= {"test": False, "best_on_test": False, "efficiency": False}
             config |= {"data": {**self.values["data"], **self.search}}
-        name = f"search/lr={rate}" if search else f"seed{seed}"
+        name = f"search/{point.name}" if search and point is not None else f"seed{seed}"
         return Cell(
             f"{self.folder}/{name}",
             self.data,
@@ -96,7 +125,7 @@ class Row:
             self.method,
             self.label,
             seed,
-            rate,
+            point,
             search,
             config,
         )

@@ -55,13 +55,13 @@ def refuse_other_search(out: Path, rows: Iterable[Row]) -> None:
     """
     for row in rows:
         searched = any(map(files.is_run, (out / row.folder / "search").glob("lr=*")))
-        if searched and not row.rates:
+        if searched and not row.points:
             raise RunError(
                 f"{out / row.folder} was searched for its learning rate, and this bench searches none: name another "
                 "--out"
             )
         trained = [cell.folder for cell in row.runs() if files.is_run(out / cell.folder)]
-        if row.rates and trained and not searched:
+        if row.points and trained and not searched:
             raise RunError(
                 f"{out / trained[0]} was trained without a search for its learning rate, and this bench searches one: "
                 "name another --out"

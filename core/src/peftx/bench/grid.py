@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from peftx.bench.cells import Row, slug
+from peftx.bench.cells import Point, Row, slug
 from peftx.bench.request import Request
 from peftx.config.errors import as_config_error
 from peftx.config.run import Choice, RunConfig, TrainConfig
@@ -32,7 +32,7 @@ class Grid:
     about: str
     task: str
     rows: tuple[Row, ...]
-    rates: tuple[float, ...]
+    points: tuple[Point, ...]
     protocol: dict[str, Any]
 
 
@@ -49,12 +49,12 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *,
     methods = _methods(suite.methods if request.methods is None else request.methods, task, registry)
     if request.budget is not None:
         _refuse_fixed_size(methods, registry)
-    rates = suite.rates if request.search == () else request.search or ()
+    points = _points(suite, request)
     rows: list[Row] = []
     absent: dict[str, UserError] = {}
     for data in _data(suite, request, task, registry):
         train = {**suite.train, **data.train, **request.train}
-        _refuse_fixed_rate(train, rates)
+        _refuse_fixed(train, request, points)
         search_config: Any = None
         for index, model in enumerate(
             request.models if request.models is not None else suite.models or ("",)
@@ -71,14 +71,14 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *,
                 plan = planned(values, registry)
                 if index == number == 0:
                     search_config = _searched(data, values, registry)
-                    if locate and (error := _lacking(plan, search_config if rates else None)):
+                    if locate and (error := _lacking(plan, search_config if points else None)):
                         absent[_label(data, plan)] = error
-                row = _row(suite, request, plan, method, data, rates, values)
+                row = _row(suite, request, plan, method, data, points, values)
                 rows.append(dataclasses.replace(row, search=data.search, search_config=search_config))
     _distinct(rows)
     _refuse_absent(absent, list(dict.fromkeys(row.data for row in rows)))
-    protocol = protocol_of(suite, request, rates)
-    return Grid(name, suite.about, task.name, tuple(rows), tuple(rates), protocol)
+    protocol = protocol_of(suite, request, points)
+    return Grid(name, suite.about, task.name, tuple(rows), points, protocol)
 
 
 def planned(values: dict[str, Any], registry: Registry) -> Plan:
@@ -134,12 +134,27 @@ def _refuse_absent(absent: Mapping[str, UserError], known: Sequence[str]) -> Non
     )
 
 
-def protocol_of(suite: Suite, request: Request, rates: Sequence[float]) -> dict[str, Any]:
+def _points(suite: Suite, request: Request) -> tuple[Point, ...]:
+    """What a search tries: rates, each with every weight decay where those are searched as well."""
+    rates = suite.rates if request.search == () else request.search or ()
+    decays = suite.weight_decays if request.search_decay == () else request.search_decay or ()
+    if decays and not rates:
+        raise ConfigError(
+            "--search weight_decay goes with --search lr: each of its values is tried at every rate"
+        )
+    return tuple(Point(rate, decay) for rate in rates for decay in decays or (None,))
+
+
+def protocol_of(suite: Suite, request: Request, points: Sequence[Point]) -> dict[str, Any]:
     """What all cells of one bench have in common, whichever of them a call asks for."""
+    search: Any = sorted({point.lr for point in points})
+    decays = sorted({point.weight_decay for point in points if point.weight_decay is not None})
+    if decays:
+        search = {"lr": search, "weight_decay": decays}
     return {
         "task": {"name": suite.task, **suite.task_options},
         "train": {**suite.train, **request.train},
-        "search": list(rates),
+        "search": search,
         "budget": request.budget,
         "device": request.device,
         "precision": request.precision,
@@ -199,8 +214,12 @@ def _data(suite: Suite, request: Request, task: Entry[TaskSpec], registry: Regis
     return list({label(one): own.get(label(one), one) for one in asked}.values())
 
 
-def _refuse_fixed_rate(train: dict[str, Any], rates: Sequence[float]) -> None:
-    fixed = [name for name in ("lr", "head_lr") if rates and train.get(name) is not None]
+def _refuse_fixed(train: dict[str, Any], request: Request, points: Sequence[Point]) -> None:
+    if request.search_decay is not None and "weight_decay" in request.train:
+        raise ConfigError(
+            f"--search weight_decay and --train.weight-decay {request.train['weight_decay']:g}: give one of them"
+        )
+    fixed = [name for name in ("lr", "head_lr") if points and train.get(name) is not None]
     if fixed:
         flag = fixed[0].replace("_", "-")
         raise ConfigError(
@@ -224,7 +243,7 @@ def _row(
     plan: Plan,
     method: Choice,
     data: SuiteData,
-    rates: Sequence[float],
+    points: Sequence[Point],
     values: dict[str, Any],
 ) -> Row:
     data_label = _label(data, plan)
@@ -239,7 +258,7 @@ def _row(
         method=method.name,
         label=method_label,
         seeds=request.seeds or suite.seeds,
-        rates=tuple(rates) if plan.method.spec.trained else (),
+        points=tuple(points) if plan.method.spec.trained else (),
         values=values,
         plan=plan,
     )

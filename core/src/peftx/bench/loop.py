@@ -54,15 +54,15 @@ class Loop:
         self._looked = 0.0
         self._waits = False
         for row in rows:
-            for cell in row.searches() if row.rates else row.runs():
+            for cell in row.searches() if row.points else row.runs():
                 self._add(row, cell)
-            if row.rates:
+            if row.points:
                 self._conclude(row)
 
     @property
     def total(self) -> int:
         """Number of cells, those that wait for a search with them."""
-        return sum(len(row.rates) + row.seeds for row in self.rows)
+        return sum(len(row.points) + row.seeds for row in self.rows)
 
     @property
     def settled(self) -> int:
@@ -114,8 +114,9 @@ class Loop:
 
     def _state(self, cell: Cell) -> State:
         known = self.store.known.get(cell.folder, {})
-        if known.get("lr") != cell.rate:
-            known = {}  # it was said before the row's search came to its rate
+        point = cell.point
+        if (known.get("lr"), known.get("weight_decay")) != (point or (None, None)):
+            known = {}  # it was said before the row's search came to its point
         state = self._read(cell, known)
         if cell.search and state.word == FAILED and known.get("state") not in (FAILED, DIVERGED):
             return State(WAITING)  # nobody said whether its rate was too high: it goes on, and tells again
@@ -180,7 +181,7 @@ class Loop:
 
     def _left(self) -> list[Cell]:
         """Every cell that is still to do, those with it that wait for a search."""
-        waiting = [row for row in self.rows if row.rates and self.choices[row.folder].open]
+        waiting = [row for row in self.rows if row.points and self.choices[row.folder].open]
         return [
             *(self.cells[name] for name in self._waiting),
             *(cell for row in waiting for cell in row.runs()),
@@ -191,14 +192,14 @@ class Loop:
         """Choose a row's rate once its search is through, and let its runs begin; returns the runs, if it is."""
         waits = self._waiting
         states = {
-            cell.rate: State(WAITING) if cell.folder in waits else self.states[cell.folder]
+            cell.point: State(WAITING) if cell.folder in waits else self.states[cell.folder]
             for cell in row.searches()
-            if cell.rate is not None
+            if cell.point is not None
         }
         choice = self.choices[row.folder] = choose(states)
         if choice.open:
             return []
-        runs = row.runs(choice.rate)
+        runs = row.runs(choice.point)
         for cell in runs:
             if choice.why_not:
                 self.cells[cell.folder], self._row_of[cell.folder] = cell, row
@@ -210,13 +211,13 @@ class Loop:
     def _tell(self, row: Row, runs: Sequence[Cell]) -> None:
         """Say what a search came to."""
         choice = self.choices[row.folder]
-        if choice.rate is None:
+        if choice.point is None:
             for cell in runs:
                 self.progress.finished(cell, self.states[cell.folder], self._left())
             return
-        best = choice.states[choice.rate]
+        best = choice.states[choice.point]
         self.progress.note(
-            f"{row.label} on {row.data}: lr={choice.rate:g} of {len(choice.states)} rates, "
+            f"{row.label} on {row.data}: {choice.point} of {len(choice.states)}, "
             f"val {best.metric} {best.value:.6g}"
         )
 

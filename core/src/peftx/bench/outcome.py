@@ -49,7 +49,10 @@ class Outcome:
         found = []
         for row in self.rows:
             choice = self.choices.get(row.folder)
-            told = {"lr": choice.rate, "search": choice.to_dict()} if choice is not None else {}
+            told: dict[str, Any] = {}
+            if choice is not None:
+                decay = None if choice.point is None else choice.point.weight_decay
+                told = {"lr": choice.rate, "weight_decay": decay, "search": choice.to_dict()}
             found.append((row, told))
         return found
 
@@ -110,22 +113,29 @@ def outcome_of(bench: Bench) -> Outcome:
 
 
 def search_table(outcome: Outcome) -> Table | None:
-    """Validation score by rate for every row that was searched; the chosen one is marked."""
+    """Validation score by rate for every row that was searched, a line for each weight decay; the chosen one is
+    marked."""
     searched = [(row, outcome.choices[row.folder]) for row in outcome.rows if row.folder in outcome.choices]
     if not searched:
         return None
-    rates = sorted({rate for _, choice in searched for rate in choice.states})
+    rates = sorted({point.lr for _, choice in searched for point in choice.states})
+    decays = any(point.weight_decay is not None for _, choice in searched for point in choice.states)
     several = len({(row.data, row.model) for row, _ in searched}) > 1
     columns = [Column("method", "method", left=True)]
     columns += [Column("place", "on", left=True)] if several else []
+    columns += [Column("decay", "weight_decay", "{:g}".format)] if decays else []
     columns += [Column(f"{rate}", f"lr={rate:g}") for rate in rates]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row, choice in searched:
-        line = {"method": row.label, "place": f"{row.data}, {row.model}"}
-        for rate, state in choice.states.items():
-            mark = "*" if rate == choice.rate else " "
-            line[f"{rate}"] = f"{_figure(state)}{mark}"
-        rows.append(line)
+        lines: dict[float | None, dict[str, Any]] = {}
+        for point, state in choice.states.items():
+            line = lines.setdefault(
+                point.weight_decay,
+                {"method": row.label, "place": f"{row.data}, {row.model}", "decay": point.weight_decay},
+            )
+            mark = "*" if point == choice.point else " "
+            line[f"{point.lr}"] = f"{_figure(state)}{mark}"
+        rows += lines.values()
     return Table(columns, rows)
 
 

@@ -8,18 +8,25 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from peftx.config.run import Choice
-from peftx.config.suite import checked_rates
+from peftx.config.suite import checked_decays, checked_rates
 
 __all__ = ["Request", "parse_budget", "parse_search"]
+
+
+#: What can be searched: what a value of it is, and the check of several.
+_SEARCHED = {
+    "lr": ("learning rate is a number above 0", checked_rates),
+    "weight_decay": ("weight decay is a number of at least 0", checked_decays),
+}
 
 
 class Request(BaseModel):
     """One call of a bench. What is None comes from the suite.
 
     `train`: settings over those of the suite. `search`: learning rates, or an empty tuple for the suite's; None
-    searches none. `budget`: trainable parameters every method that has a size is brought to. `jobs`: runs at the same
-    time; one, or on a cluster as many as it has cores for. `command`: how the bench was started, for the sentence that
-    says how to go on.
+    searches none. `search_decay`: weight decays to try at each of them, likewise. `budget`: trainable parameters every
+    method that has a size is brought to. `jobs`: runs at the same time; one, or on a cluster as many as it has cores
+    for. `command`: how the bench was started, for the sentence that says how to go on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +38,7 @@ class Request(BaseModel):
     seeds: int | None = Field(None, ge=1)
     train: dict[str, Any] = {}
     search: tuple[float, ...] | None = None
+    search_decay: tuple[float, ...] | None = None
     budget: int | None = Field(None, ge=1)
     device: str = "auto"
     precision: str = "fp32"
@@ -52,23 +60,33 @@ class Request(BaseModel):
     def _rates(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return value and checked_rates(value)
 
+    @field_validator("search_decay")
+    @classmethod
+    def _decays(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return value and checked_decays(value)
 
-def parse_search(text: str) -> tuple[float, ...]:
-    """The rates of ``lr`` (none: the suite's) or ``lr=1e-3,1e-2``.
+
+def parse_search(text: str) -> tuple[str, tuple[float, ...]]:
+    """What ``lr`` or ``lr=1e-3,1e-2`` searches, and its values (none: the suite's); likewise ``weight_decay``.
 
     Raises:
-        ValueError: it asks for something else, or a rate is not a number above 0.
+        ValueError: it asks for something else, or a value is none.
     """
-    what, _, rates = text.partition("=")
-    if what.strip() != "lr" or (not rates.strip() and "=" in text):
-        raise ValueError(f"only the learning rate is searched: write lr, or lr=1e-3,1e-2 (got {text})")
+    what, _, values = text.partition("=")
+    name = what.strip().replace("-", "_")
+    if name not in _SEARCHED or (not values.strip() and "=" in text):
+        raise ValueError(
+            "only the learning rate is searched, and with it the weight decay: write lr, lr=1e-3,1e-2 or "
+            f"weight_decay=0,1e-4 (got {text})"
+        )
+    meant, check = _SEARCHED[name]
     found = []
-    for word in rates.split(",") if rates else ():
+    for word in values.split(",") if values else ():
         try:
             found.append(float(word))
         except ValueError:
-            raise ValueError(f"a learning rate is a number above 0 (got {word.strip() or text})") from None
-    return checked_rates(tuple(found))
+            raise ValueError(f"a {meant} (got {word.strip() or text})") from None
+    return name, check(tuple(found))
 
 
 def parse_budget(text: str) -> int:

@@ -186,6 +186,7 @@ def entry_of(cell: Cell, state: State) -> dict[str, Any]:
         "label": cell.label,
         "seed": cell.seed,
         "lr": cell.rate,
+        "weight_decay": None if cell.point is None else cell.point.weight_decay,
         "search": cell.search,
         "state": told.pop("word"),
         **{

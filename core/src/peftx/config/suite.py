@@ -81,8 +81,8 @@ class Suite(BaseModel):
     """A grid of runs: every method on every data set and model, with every seed.
 
     `train`: settings every row shares; what is left open comes from the task's recipe for each method. `rates`: the
-    learning rates of ``--search lr``, the same for every row. Names are written in full, so that labels are those of
-    the tables.
+    learning rates of ``--search lr``, the same for every row; `weight_decays`: what ``--search weight_decay`` tries at
+    each of them. Names are written in full, so that labels are those of the tables.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,6 +103,9 @@ class Suite(BaseModel):
     train: dict[str, Any] = Field({}, description="training settings every row shares")
     rates: tuple[float, ...] = Field(
         (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), min_length=1, description="learning rates of --search lr"
+    )
+    weight_decays: tuple[float, ...] = Field(
+        (0.0, 1e-4, 1e-3, 1e-2), min_length=1, description="weight decays of --search weight_decay"
     )
     published: tuple[Published, ...] = Field((), description="rows of papers, for comparison")
     published_averages: tuple[PublishedAverage, ...] = Field(
@@ -139,6 +142,11 @@ class Suite(BaseModel):
     @classmethod
     def _rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return checked_rates(value)
+
+    @field_validator("weight_decays")
+    @classmethod
+    def _decays(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return checked_decays(value)
 
     @model_validator(mode="after")
     def _known_data(self) -> Suite:
@@ -177,6 +185,20 @@ def checked_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
         if rates.count(rate) > 1:
             raise ValueError(f"{rate:g} stands there twice")
     return tuple(sorted(rates))
+
+
+def checked_decays(decays: tuple[float, ...]) -> tuple[float, ...]:
+    """Weight decays in ascending order.
+
+    Raises:
+        ValueError: one is not a number of at least 0, or stands there twice.
+    """
+    for decay in decays:
+        if not (math.isfinite(decay) and decay >= 0):
+            raise ValueError(f"a weight decay is a number of at least 0 (got {decay:g})")
+        if decays.count(decay) > 1:
+            raise ValueError(f"{decay:g} stands there twice")
+    return tuple(sorted(decays))
 
 
 def _checked(train: dict[str, Any]) -> dict[str, Any]:

@@ -272,22 +272,36 @@ def _cell_table(cells: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def _search(source: BenchSource) -> list[object]:
-    """Validation score by rate for every row that was searched; the rate that was chosen stands out."""
-    rows = [row for row in sequence(source.bench.get("rows")) if sequence(mapping(row).get("search"))]
-    if not rows:
+    """Validation score by rate for every row that was searched, a line for each weight decay; the one that was chosen
+    stands out."""
+    lines: list[tuple[Mapping[str, Any], float | None]] = []
+    found: list[dict[float, Mapping[str, Any]]] = []
+    for row in map(mapping, sequence(source.bench.get("rows"))):
+        tried = [mapping(one) for one in sequence(row.get("search"))]
+        for decay in dict.fromkeys(finite(one.get("weight_decay")) for one in tried):
+            held = {
+                rate: one
+                for one in tried
+                if finite(one.get("weight_decay")) == decay and (rate := finite(one.get("rate"))) is not None
+            }
+            lines.append((row, decay))
+            found.append(held)
+    if not lines:
         return []
-    found = [
-        {rate: one for one in row["search"] if (rate := finite(mapping(one).get("rate"))) is not None}
-        for row in rows
-    ]
+    rows = [row for row, _ in lines]
     fields = [Field("method", [_named(source, str(row.get("label", ""))) for row in rows], "html")]
     for key in ("data", "model"):
         if len({str(row.get(key)) for row in rows}) > 1:
             fields.append(Field(key, [str(row.get(key, "")) for row in rows], "text"))
+    if any(decay is not None for _, decay in lines):
+        fields.append(Field("weight_decay", [decay for _, decay in lines], "rate"))
     for rate in sorted({rate for held in found for rate in held}):
         cells = [
-            _searched(held.get(rate), rate == finite(row.get("lr")))
-            for held, row in zip(found, rows, strict=True)
+            _searched(
+                held.get(rate),
+                (rate, decay) == (finite(row.get("lr")), finite(row.get("weight_decay"))),
+            )
+            for held, (row, decay) in zip(found, lines, strict=True)
         ]
         fields.append(Field(f"lr={rate:g}", cells, "html"))
     note = (

@@ -55,7 +55,8 @@ class Plan:
         if not self.data.argument:
             return self.data.name
         if not isinstance(getattr(self.data_config, "path", None), Path):
-            return f"{self.data.name}:{self.data.argument}"  # one of several by name, whatever folders there are
+            # one of several by name, whatever folders there are here
+            return f"{self.data.name}:{self.data.argument}"
         path = Path(self.data.argument).expanduser()
         # a path that does not exist from here stands below the data root, or is none at all
         return f"{self.data.name}:{path.absolute() if path.exists() else self.data.argument}"

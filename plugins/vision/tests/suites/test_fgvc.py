@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from peftx.bench import Request, prepare
+from peftx.bench.cells import Point
 from peftx.config.suite import label, parse_label
 from peftx.errors import DataError
 from peftx_vision.data.fgvc import SETS
@@ -41,6 +42,6 @@ def test_the_grid(fgvc: Callable[..., Path], tmp_path: Path) -> None:
     rows = prepare(request).grid.rows
     assert [row.data for row in rows] == [f"vision.fgvc:{name}" for name in SETS]
     for row in rows:
-        search, final = row.plan_of(row.searches()[0]), row.plan_of(row.runs(1e-3)[0])
+        search, final = row.plan_of(row.searches()[0]), row.plan_of(row.runs(Point(1e-3))[0])
         assert search.data_config == final.data_config, "its validation lists are official"
         assert final.task_config.hflip and final.task_config.crop == 16

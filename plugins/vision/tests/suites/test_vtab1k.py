@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from peftx.bench import Request, prepare, run
+from peftx.bench.cells import Point
 from peftx.cli import main
 from peftx.config.suite import label, parse_label
 from peftx.errors import DataError
@@ -73,7 +74,7 @@ def test_rates_are_searched_on_800_and_runs_train_on_all(vtab: Write) -> None:
         for cell in row.searches():
             plan = row.plan_of(cell)
             assert (plan.data_config.split, plan.config.test, cell.seed) == ("tune", False, 0)
-        for cell in row.runs(1e-3):
+        for cell in row.runs(Point(1e-3)):
             plan = row.plan_of(cell)
             assert (plan.data_config.split, plan.config.test) == ("final", True)
         assert (row.plan.config.train.epochs, row.plan.task_config.normalise) == (100, "imagenet")

@@ -72,7 +72,12 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 @click.option(
     "--budget", metavar="params=N", help="Choose each method's size so that it trains N parameters."
 )
-@click.option("--search", metavar="lr[=A,B,...]", help="Search the learning rate, alike for every row.")
+@click.option(
+    "--search",
+    multiple=True,
+    metavar="lr[=A,B,...]",
+    help="Search the learning rate, alike for every row; once more for weight_decay.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -110,7 +115,11 @@ def command(state: State, /, arguments: tuple[str, ...], **given: Any) -> None:
     from peftx.cli.output import print_json
 
     suite, passed, train = _read_arguments(arguments)
-    search, budget = given["search"], given["budget"]
+    budget = given["budget"]
+    asked = [_read(parse_search, text, "--search") for text in given["search"]]
+    search = dict(asked)
+    if len(search) < len(asked):
+        raise ConfigError(f"--search {asked[-1][0]} stands there twice: give all its values at once")
     request = Request(
         suite=suite,
         methods=_choices(given["methods"], "--methods"),
@@ -118,7 +127,8 @@ def command(state: State, /, arguments: tuple[str, ...], **given: Any) -> None:
         models=_choices(given["models"], "--model"),
         seeds=given["seeds"],
         train=train,
-        search=None if search is None else _read(parse_search, search, "--search"),
+        search=search.get("lr"),
+        search_decay=search.get("weight_decay"),
         budget=None if budget is None else _read(parse_budget, budget, "--budget"),
         out=given["out"],
         resume=given["resume"],
@@ -233,7 +243,8 @@ def _again(arguments: Sequence[str], given: dict[str, Any]) -> list[str]:
             for value in given[name]
             for word in (f"--{name.removesuffix('s') if name == 'models' else name}", value)
         ]
-    for name in ("seeds", "budget", "search", "jobs", "threads", "out"):
+    words += [word for text in given["search"] for word in ("--search", text)]
+    for name in ("seeds", "budget", "jobs", "threads", "out"):
         words += [f"--{name}", str(given[name])] if given[name] is not None else []
     words += ["--executor", given["executor"]] if given["executor"] != "local" else []
     words += ["--published"] if given["published"] else []
@@ -254,14 +265,14 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for row in bench.rows:
         own = Counter(word for name, word in states.items() if name.startswith(f"{row.folder}/"))
-        own["waiting"] += len(row.rates) + row.seeds - sum(own.values())  # runs that wait for their search
+        own["waiting"] += len(row.points) + row.seeds - sum(own.values())  # runs that wait for their search
         rows.append(
             {
                 "method": row.label,
                 "data": row.data,
                 "model": row.model,
-                "search": len(row.rates) or None,
-                "search_data": dict(row.search) if row.rates else {},
+                "search": len(row.points) or None,
+                "search_data": dict(row.search) if row.points else {},
                 "seeds": row.seeds,
                 "size": None if bench.request.budget is None else size_of(row),
                 "train": row.values["train"],
@@ -291,7 +302,7 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
     click.echo("")
     for row in {row.data: row for row in bench.rows}.values():
         settings = _plain(row.values["train"]) or "the task's recipe for each method"
-        searched = f"; its search with {_plain(dict(row.search))}" if row.rates and row.search else ""
+        searched = f"; its search with {_plain(dict(row.search))}" if row.points and row.search else ""
         click.echo(f"train on {row.data}: {settings}{searched}")
     for key, value in bench.grid.protocol.items():
         if key != "train" and value not in (None, [], {}):

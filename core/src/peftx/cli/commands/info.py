@@ -103,6 +103,7 @@ def _suite(entry: Entry[Any]) -> tuple[str, dict[str, Any]]:
         "seeds": suite.seeds,
         "train": suite.train,
         "rates of --search lr": [f"{rate:g}" for rate in suite.rates],
+        "of --search weight_decay": [f"{decay:g}" for decay in suite.weight_decays],
         "published": [f"{row.method} on {row.data}: {row.value:g} ({row.source})" for row in suite.published],
         "averages": _averages(entry, [label(one) for one in suite.data]),
         "published averages": [
