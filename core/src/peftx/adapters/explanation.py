@@ -96,10 +96,14 @@ class Explanation:
         )
         lines.append(
             f"training adds {m['training'] / _MIB:.1f} MiB (values, gradients, AdamW moments) and keeps at most "
-            f"{m['per_token']:,} bytes per token or position for the backward; stored {c.stored_bytes / _MIB:.2f} MiB"
+            f"{m['per_token']:,} bytes per token or position for the backward; stored {_size(c.stored_bytes)}"
         )
         lines += [f"note: {text}" for text in self.notes]
         return "\n".join(lines)
+
+
+def _size(stored: int) -> str:
+    return f"{stored / _MIB:.2f} MiB" if stored >= _MIB // 10 else f"{stored / 1024:.1f} KiB"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -89,6 +89,11 @@ class BiLoRADelta(_Maps):
     def __init__(self, site: Site, config: BiLoRAConfig, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(site, config)
 
+    @staticmethod
+    def rank_of(site: Site, config: BiLoRAConfig) -> int:
+        """k."""
+        return config.width
+
     def rank_factors(self) -> tuple[Tensor, Tensor]:
         down, up = self.maps()
         return self.scale * up, down
