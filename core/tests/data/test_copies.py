@@ -60,6 +60,7 @@ def test_kinds(held: tuple[int, int, int], checksums: bool | None, kind: str, de
 def test_a_split_that_is_not_there_counts_as_none() -> None:
     counts: Mapping[str, int] = {"train": 50_000}
     assert compare_copy(PUBLISHED, counts, None).detail == "0 of 10,000 samples in test"
+    assert compare_copy(PUBLISHED, counts, None, unit="rows").detail == "0 of 10,000 rows in test"
 
 
 @pytest.mark.parametrize(

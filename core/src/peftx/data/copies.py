@@ -54,18 +54,20 @@ def named_whole(name: str) -> bool:
     return not any(f" ({kind} copy)" in name for kind in ("partial", "altered"))
 
 
-def compare_copy(published: Published, held: Mapping[str, int], checksums: bool | None) -> Copy:
-    """Say what a copy with `held` samples in each split is, before options such as `limit_train` take any away.
+def compare_copy(
+    published: Published, held: Mapping[str, int], checksums: bool | None, *, unit: str = "samples"
+) -> Copy:
+    """Say what a copy with `held` in each split is, before options such as `limit_train` take any away.
 
     `checksums`: True when every file was held to its published checksum and agrees, False when one disagrees, None
-    when there is nothing to hold them to (loose images of an archive, say).
+    when there is nothing to hold them to (loose images of an archive, say). `unit`: what is counted, in the plural.
     """
     differ: list[str] = []
     more = False
     for key, expected in published.counts.items():
         found = sum(held.get(name, 0) for name in key.split("+"))
         if found != expected:
-            differ.append(f"{found:,} of {expected:,} samples in {key}")
+            differ.append(f"{found:,} of {expected:,} {unit} in {key}")
             more = more or found > expected
     if differ:
         return Copy("altered" if more else "partial", ", ".join(differ))
