@@ -22,9 +22,9 @@ _PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 FEW = 32
 
 _MAPS = (
-    "In colour: what speaks for the predicted class (integrated gradients, Sundararajan et al. 2017, from the mean "
-    "colour to the image; yellow is the most in this image). It tells where the score comes from, not whether that "
-    "is a good reason. Dark edges are outside of what the model sees."
+    "In colour: what speaks for the predicted class (integrated gradients, Sundararajan et al. 2017, on ways from "
+    "noise to the image; yellow is the most in this image). It tells where the score comes from, not whether that is a "
+    "good reason. Dark edges are outside of what the model sees."
 )
 
 Item = Mapping[str, Any]
@@ -94,7 +94,7 @@ def _wrong(source: RunSource, method: str, split: str) -> int | None:
 
 
 def _card(source: RunSource, one: Item) -> Html:
-    true, predicted = _name(source, one["label"]), _name(source, one["predicted"])
+    true, predicted = _short(source, one["label"]), _short(source, one["predicted"])
     return tag(
         "figure",
         _picture(one["image"], f"{true} taken for {predicted}", one),
@@ -106,7 +106,7 @@ def _card(source: RunSource, one: Item) -> Html:
 
 
 def _pair(source: RunSource, one: Item) -> Html:
-    true, predicted = _name(source, one["label"]), _name(source, one["predicted"])
+    true, predicted = _short(source, one["label"]), _short(source, one["predicted"])
     right = one["label"] == one["predicted"]
     told = f"{true}, recognised" if right else f"{true} taken for {predicted}"
     line: Sequence[object] = (
@@ -152,6 +152,12 @@ def _tip(source: RunSource, one: Item) -> str:
     place = one.get("file")
     lines.append(str(place) if isinstance(place, str) else f"image {one['index']} of the split")
     return "\n".join(lines)
+
+
+def _short(source: RunSource, index: int) -> str:
+    """A class's name in the room below a picture; the whole one stands in its tip."""
+    name = _name(source, index)
+    return name if len(name) <= 28 else name[:27] + "…"
 
 
 def _name(source: RunSource, index: int) -> str:

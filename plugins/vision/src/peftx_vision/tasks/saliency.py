@@ -14,46 +14,58 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 __all__ = ["attributions", "evidence", "grid_of"]
 
-#: Points on the way from the baseline to the image, and how many of them are looked at together.
+#: Points on the ways to the image, and how many of them are looked at together.
 STEPS, TOGETHER = 16, 4
+#: Deviation of the noise that the ways begin at, in units of the normalised input.
+NOISE = 0.5
 #: A map has no more cells than this along a side: finer detail is noise of the gradient.
 CELLS = 16
 
 Score = Callable[[Tensor], Tensor]
 
 
-def attributions(score: Score, image: Tensor, steps: int = STEPS) -> Tensor:  # (channels, H, W) float32
-    """Return what each value of an image adds to a score, by integrated gradients.
+def attributions(
+    score: Score, image: Tensor, steps: int = STEPS, noise: float = NOISE
+) -> Tensor:  # (channels, H, W) float32
+    """Return what each value of an image adds to a score, by integrated gradients from noise.
 
     ::
 
-        A = x * 1/n sum_i dS/dx (a_i x),   a_i = (i + 1/2) / n
+        A = 1/n sum_i (x - b_i) * dS/dx (b_i + a_i (x - b_i)),   a_i = (i + 1/2) / n,   b_i ~ N(0, noise^2)
 
-    Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, arXiv 1703.01365, with the
-    midpoint rule. The baseline is 0 of the normalised input, the mean colour that the model is fed: what has that
-    colour gets nothing. Complete: the sum over the image approaches ``S(x) - S(0)`` with n.
+    Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, arXiv 1703.01365, with a baseline
+    drawn for every point of the way, as in the expected gradients of Erion et al., Nature Machine Intelligence 2021,
+    arXiv 1906.10670; Sturmfels, Lundberg and Lee, "Visualizing the Impact of Feature Attribution Baselines", Distill
+    2020, compare baselines. Complete: the sum over the image approaches ``S(x) - E S(b)`` with n.
+
+    Why not from one flat colour: a network that normalises its first convolution over channels (ConvNeXt) maps
+    ``a x`` to nearly the same for every a > 0, and its gradients on that way vanish.
 
     Args:
         score: takes inputs (B, channels, H, W) and returns one number for each, (B,). Parameters get no gradient.
         image: one normalised input.
         steps: n.
+        noise: deviation of the baselines; 0 is the flat mean colour. Drawn by a generator of its own, always the same.
     """
-    total = torch.zeros_like(image)
+    draws, total = torch.Generator().manual_seed(0), torch.zeros_like(image)
     for some in ((torch.arange(steps) + 0.5) / steps).split(TOGETHER):
-        inputs = (some.to(image).view(-1, 1, 1, 1) * image).requires_grad_()
+        start = (noise * torch.randn((len(some), *image.shape), generator=draws)).to(image)
+        inputs = (start + some.to(image).view(-1, 1, 1, 1) * (image - start)).requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(score(inputs).float().sum(), inputs)
-        total += gradient.detach().sum(0)
-    return image * total / steps
+        total += (gradient.detach() * (image - start)).sum(0)
+    return total / steps
 
 
-def evidence(score: Score, image: Tensor, cells: tuple[int, int], steps: int = STEPS) -> Tensor:
-    """Return how much the parts of an image speak for a score: (rows, columns) float32 on the CPU, the most being 1.
+def evidence(
+    score: Score, image: Tensor, cells: tuple[int, int], steps: int = STEPS, noise: float = NOISE
+) -> Tensor:  # (rows, columns) float32, on the CPU
+    """Return how much the parts of an image speak for a score, the most being 1.
 
     A cell is the sum of the attributions in it; what speaks against the score is 0. All 0 where nothing speaks for it,
     or the model's numbers are not finite.
     """
-    found = attributions(score, image, steps).double().sum(0).cpu()
+    found = attributions(score, image, steps, noise).double().sum(0).cpu()
     # the mean over cells of equal size, which the scale makes a sum
     pooled = adaptive_avg_pool2d(found[None], cells)[0].clamp(min=0).float()
     largest = pooled.max()
