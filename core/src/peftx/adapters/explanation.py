@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from peftx.adapters.delta import Owned
-from peftx.adapters.packing import packed_state, packer_of
+from peftx.adapters.packing import layout_of, packer_of
 from peftx.adapters.site import Site
 from peftx.adapters.slot import banks_of, is_reserved, slots_of
 
@@ -154,7 +155,8 @@ def _stored(holder: Any) -> dict[int, int]:
     state: dict[str, Any] = holder.state_dict(keep_vars=True)
     packer = packer_of(holder)
     if packer is not None:
-        return {id(holder): sum(tensor.nbytes for tensor in packed_state(packer, state).values())}
+        layout = layout_of(packer, state).values()
+        return {id(holder): sum(dtype.itemsize * math.prod(shape) for dtype, shape in layout)}
     return {id(tensor): tensor.nbytes for tensor in state.values()}
 
 

@@ -70,6 +70,7 @@ def packed_state(packer: Packer, state: Mapping[str, Tensor]) -> dict[str, Tenso
     return {slot: tensor.detach() for slot, tensor in sorted(made.items())}
 
 
-def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
-    """Dtype and shape of each."""
-    return {slot: (tensor.dtype, tuple(tensor.shape)) for slot, tensor in tensors.items()}
+def layout_of(packer: Packer, state: Mapping[str, Tensor]) -> Layout:
+    """Dtype and shape of what is stored of a state, by slot. Its values are not read: they may be elsewhere."""
+    blank = {slot: torch.zeros(tensor.shape, dtype=tensor.dtype) for slot, tensor in state.items()}
+    return {slot: (tensor.dtype, tuple(tensor.shape)) for slot, tensor in packed_state(packer, blank).items()}

@@ -11,7 +11,7 @@ from torch import nn
 from peftx.adapters.attachment import Attachment, attach_to, plan_of, resolve_method
 from peftx.adapters.handle import Adapted
 from peftx.adapters.host import base_class, root_board
-from peftx.adapters.packing import Packer, layout_of, packed_state
+from peftx.adapters.packing import Packer, layout_of
 from peftx.artifacts.fingerprint import fingerprint
 from peftx.artifacts.manifest import TENSORS, Manifest, read_manifest, tensor_key, waiting_tensors
 from peftx.artifacts.reading import TensorFile, open_tensors
@@ -197,7 +197,8 @@ def _check_layout(
     """Refuse packed tensors that this site would not have written; what may change its shape is left to `unpack`."""
     if getattr(packer, "elastic", ()):
         return
-    wanted, found = layout_of(packed_state(packer, here)), layout_of(stored)
+    wanted = layout_of(packer, here)
+    found = {slot: (tensor.dtype, tuple(tensor.shape)) for slot, tensor in stored.items()}
     if wanted.keys() != found.keys():
         odd = min(wanted.keys() ^ found.keys())
         raise ArtifactError(
