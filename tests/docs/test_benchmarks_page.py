@@ -60,7 +60,20 @@ def test_the_suite_of_a_pack_is_the_same_grid(page: str, tmp_path: Path) -> None
     assert isinstance(spec, SuiteSpec) and spec.name == "mine.sizes"
 
 
+def test_the_averages_of_the_page_are_figures_by_name(page: str) -> None:
+    assert python(page, "averages")["averages"]({"a": 90.0, "b": 80.0}) == {"mean": 85.0, "worst": 80.0}
+
+
 def test_every_field_of_a_suite_is_in_the_table(page: str) -> None:
     table = page.partition("| field | meaning |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", table))
     assert set(Suite.model_fields) <= named
+
+
+def test_the_table_of_protocols_names_every_suite_of_vision(page: str) -> None:
+    suites = [entry.name for entry in get_registry().suites.values() if entry.domain == "vision"]
+    assert all(
+        f"`{name.replace('.', '/', 1)}`" in page or f"## {name.replace('.', '/', 1)}" in page
+        for name in suites
+    )
+    assert len(suites) >= 4
