@@ -91,3 +91,23 @@ def test_without_published_figures_counts_are_only_shown(dataset: Dataset) -> No
         "samples in test": "2",
         "classes": "2",
     }
+
+
+class Hours(Numbers):
+    """One long sample."""
+
+    extent, unit = 48, "hours"
+
+
+def test_what_a_split_counts_is_compared(dataset: Dataset) -> None:
+    one = replace(
+        dataset,
+        splits={"train": Hours([0]), "val": Hours([0])},
+        classes=(),
+        published=Published({"train": 50}),
+    )
+    checks = check_dataset(one, read_all=False).checks
+    assert [(check.what, check.expected, check.found, check.ok) for check in checks] == [
+        ("hours in train", "50", "48", False),
+        ("hours in val", None, "48", True),
+    ]

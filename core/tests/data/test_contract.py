@@ -10,6 +10,7 @@ import pytest
 
 from peftx.data import DataContext, Dataset, Split, Subset
 from peftx.errors import DataError
+from peftx.runs.provenance import data_card
 
 
 class Letters(Split[str]):
@@ -38,6 +39,26 @@ def test_a_subset_maps_indices_and_labels() -> None:
         subset[2]
     with pytest.raises(IndexError):
         subset[-1]
+
+
+class Recordings(Letters):
+    """A few long samples, of which seconds count."""
+
+    @property
+    def extent(self) -> int:
+        return 300
+
+    @property
+    def unit(self) -> str:
+        return "seconds"
+
+
+def test_a_split_says_how_much_it_holds_and_of_what() -> None:
+    assert (Letters().extent, Letters().unit) == (5, "samples")
+    some = Letters().select([4, 1])
+    assert list(some) == ["e", "b"] and (some.extent, some.unit) == (2, "samples")
+    card = data_card(Dataset("x.y", {"train": Recordings(), "val": Recordings()}, (), "0"), "x.y")
+    assert card["sizes"] == {"train": 300, "val": 300} and card["unit"] == "seconds"
 
 
 @pytest.mark.parametrize("names", [["train"], ["val", "test"], ["train", "val", "dev"]])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 
 from peftx.testing import check
+from peftx.testing.laws.data import _digest
 
 DATA = (
     "data_config locating locating_slow locating_network offline no_pickle splits splits_unstable fingerprint "
@@ -51,3 +55,18 @@ def test_a_fault_of_a_model_is_found_by_its_law_alone(toys, fault):
 def test_the_sound_keep_every_law(toys, name):
     report = check(name)
     assert report.ok and not report.of("skipped", "failed")[1:], report.render()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    name: str
+    values: np.ndarray
+
+
+def test_two_samples_that_differ_in_the_middle_of_a_long_array_are_two():
+    values = np.zeros(5000)
+    other = values.copy()
+    other[2500] = 1
+    assert _digest(Recording("a", values)) == _digest(Recording("a", values.copy()))
+    assert _digest(Recording("a", values)) != _digest(Recording("a", other))
+    assert _digest(Recording("a", values)) != _digest(Recording("b", values))

@@ -57,20 +57,21 @@ def check_dataset(dataset: Dataset, *, read_all: bool = True) -> CheckReport:
     """
     checks: list[Check] = []
     published = dataset.published
-    counts = {name: len(split) for name, split in dataset.splits.items()}
+    counts = {name: split.extent for name, split in dataset.splits.items()}
+    unit = dataset.splits["train"].unit
     expected_counts = dict(published.counts) if published else {}
     for key in [*expected_counts, *(name for name in counts if not _covered(name, expected_counts))]:
         found = sum(counts.get(name, 0) for name in key.split("+"))
         expected = expected_counts.get(key)
         checks.append(
-            _compare(f"samples in {key}", None if expected is None else f"{expected:,}", f"{found:,}")
+            _compare(f"{unit} in {key}", None if expected is None else f"{expected:,}", f"{found:,}")
         )
     if published and published.classes:
         same = tuple(dataset.classes) == tuple(published.classes)
         checks.append(
             Check("classes", _classes(published.classes), _classes(dataset.classes, published.classes), same)
         )
-    else:
+    elif dataset.classes:
         checks.append(_compare("classes", None, f"{len(dataset.classes)}"))
     for key, expected in (published.per_class if published else {}).items():
         checks.append(_per_class(dataset, key, expected))

@@ -82,6 +82,22 @@ class Split(ABC, Generic[Sample]):
         """Class index of every sample, or None."""
         return None
 
+    def select(self, indices: Sequence[int]) -> Split[Sample]:
+        """Return a split of some of the samples, in that order; for a task that needs splits of a class of its own,
+        one of that class."""
+        return Subset(self, indices)
+
+    @property
+    def extent(self) -> int:
+        """How much there is, in `unit`: what counts are published of and records state. Samples, unless a split says
+        otherwise, as one of a few long series does."""
+        return len(self)
+
+    @property
+    def unit(self) -> str:
+        """What `extent` counts, in the plural."""
+        return "samples"
+
     def __iter__(self) -> Iterator[Sample]:
         for index in range(len(self)):
             yield self[index]
@@ -112,8 +128,8 @@ class Subset(Split[Sample]):
 class Published:
     """What the authors of a data set published about it, for `peftx data check`.
 
-    `counts`: samples per split; ``"train+val"`` is the sum of the two when the official train set is split
-    here. `per_class`: samples of each class, same keys, for balanced sets. `source`: where the figures stand.
+    `counts`: the extent of each split (`Split.extent`, samples mostly); ``"train+val"`` is the sum of the two when the
+    official train set is split here. `per_class`: samples of each class, same keys, for balanced sets. `source`: where the figures stand.
     """
 
     counts: Mapping[str, int]

@@ -114,7 +114,7 @@ def data_facts(data: Mapping[str, Any]) -> Html:
     fingerprint = str(data.get("fingerprint", ""))
     pairs: list[tuple[str, object]] = [
         ("name", data.get("name")),
-        ("samples", sizes),
+        (str(data.get("unit") or "samples"), sizes),
         ("classes", f"{len(classes)}: {listed}" if classes else ""),
         ("fingerprint", tag("code", f"{fingerprint[:16]}…", title=fingerprint) if fingerprint else ""),
         ("copy", _copy(mapping(data.get("copy")))),

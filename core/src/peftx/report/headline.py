@@ -55,12 +55,13 @@ def _tiles(source: RunSource) -> Html | None:
     share = f"{100 * trained / model:.2f} % of the model" if model and trained is not None else ""
     value = source.score(row)
     samples = finite(mapping(mapping(source.record.get("data")).get("sizes")).get(source.split))
+    counted = str(mapping(source.record.get("data")).get("unit") or "samples")
     tiles = [
         tile(
             f"{split} {source.primary}",
             score(value, unit),
             unit,
-            f"{samples:,.0f} samples" if samples else "",
+            f"{samples:,.0f} {counted}" if samples else "",
             value,
             True,
         ),

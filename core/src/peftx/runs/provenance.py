@@ -60,14 +60,15 @@ def git_state(where: Path | None = None) -> dict[str, Any] | None:
 
 
 def data_card(data: Dataset, name: str) -> dict[str, Any]:
-    """Name, sizes, classes, fingerprint, card and, for published data, what copy of them was read.
+    """Name, sizes and what they count, classes, fingerprint, card and, for published data, what copy of them was read.
 
     `name`: what the data set was called when it was asked for; a copy that is not the published whole adds that to it.
     """
     copy = {} if data.copy is None else {"copy": {"kind": data.copy.kind, "detail": data.copy.detail}}
     return {
         "name": name if data.copy is None else data.copy.titled(name),
-        "sizes": {name: len(split) for name, split in data.splits.items()},
+        "sizes": {name: split.extent for name, split in data.splits.items()},
+        "unit": data.splits["train"].unit,
         "classes": list(data.classes),
         "fingerprint": data.fingerprint,
         "card": dict(data.card),

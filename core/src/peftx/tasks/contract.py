@@ -145,6 +145,11 @@ class Task(ABC):
         names = list(self.data.splits)
         return [s for s in first if s in names] + [s for s in names if s not in first]
 
+    def samples(self, split: str) -> int:
+        """How many samples a pass over `split` has: those of the data set, unless the task cuts its own out of them, as
+        windows out of a long series."""
+        return len(self.data.splits[split])
+
     @property
     def probe_split(self) -> str:
         """The split whose samples are run for no score (to time, to compare): validation, or training without it."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from peftx.data.contract import DataContext, Dataset, Subset
+from peftx.data.contract import DataContext, Dataset
 from peftx.errors import DataError, ModelError, NetworkError, UserError
 from peftx.plugins.loader import PluginInfo
 from peftx.testing.lawbook import NotApplicable
@@ -189,7 +189,7 @@ class TaskSubject:
             whole = load_data(self.plan)
         except (DataError, NetworkError) as error:
             raise NotApplicable(f"its data are not here: {error}") from None
-        few = {name: Subset(split, _spread(len(split))) for name, split in whole.splits.items()}
+        few = {name: split.select(_spread(len(split))) for name, split in whole.splits.items()}
         return replace(whole, splits=few)
 
     def make(self) -> Task:

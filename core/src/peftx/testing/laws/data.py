@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -172,9 +173,13 @@ def _digest(sample: Any) -> str:
         if isinstance(value, tuple | list):
             for part in value:
                 feed(part)
-        elif isinstance(value, dict):
+        elif isinstance(value, Mapping):
             for key in sorted(value, key=str):
                 feed((str(key), value[key]))
+        elif is_dataclass(value) and not isinstance(value, type):
+            # its repr would shorten long arrays
+            for field in fields(value):
+                feed((field.name, getattr(value, field.name)))
         elif isinstance(value, str | bytes | int | float | bool | type(None)):
             found.update(repr(value).encode())
         else:

@@ -112,7 +112,7 @@ def covers(subject: TaskSubject) -> None:
     """Batches hold every sample once, in stored order unless training, and a generator alone decides the rest."""
     task = subject.make()
     for split in task.splits():
-        count = len(task.data.splits[split])
+        count = task.samples(split)
         whole, sizes = _joined(task, split, SIZES[0])
         demand(
             sum(sizes) == count, f"{split} has {count} samples, its batches of {SIZES[0]} hold {sum(sizes)}"
@@ -126,7 +126,7 @@ def covers(subject: TaskSubject) -> None:
                 torch.equal(value, other[name]),
                 f"{name} of {split} differs between batches of {SIZES[0]} and of {SIZES[1]}",
             )
-    count = len(task.data.splits["train"])
+    count = task.samples("train")
     stored, _ = _joined(task, "train", SIZES[0])
     passes = []
     for seed in (1, 1, 2):
@@ -239,8 +239,8 @@ def metrics(subject: TaskSubject) -> None:
             primary in scores, f"the primary metric {primary} is not among {', '.join(scores) or 'no metric'}"
         )
         demand(
-            scores.get("n") == len(task.data.splits[split]),
-            f"{split} has {len(task.data.splits[split])} samples, n is {scores.get('n')}",
+            scores.get("n") == task.samples(split),
+            f"{split} has {task.samples(split)} samples, n is {scores.get('n')}",
         )
         demand(math.isfinite(scores[primary]), f"{primary} is {scores[primary]}")
     near(
