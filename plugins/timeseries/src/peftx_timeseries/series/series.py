@@ -73,6 +73,19 @@ class SeriesSplit(Split[Series]):
     def __len__(self) -> int:
         return len(self.series)
 
+    def select(self, indices: Sequence[int]) -> SeriesSplit:
+        """Some of the series."""
+        return SeriesSplit([self[index] for index in indices])
+
+    @property
+    def extent(self) -> int:
+        """Rows of one series; of several, how many series there are."""
+        return len(self.series[0]) if len(self.series) == 1 else len(self.series)
+
+    @property
+    def unit(self) -> str:
+        return "rows" if len(self.series) == 1 else "series"
+
     def __getitem__(self, index: int) -> Series:
         if not 0 <= index < len(self.series):
             raise IndexError(index)

@@ -83,6 +83,10 @@ class Forecasting(Task):
             )
         return self._windows[split, step]
 
+    def samples(self, split: str) -> int:
+        """Windows of a split times channels."""
+        return len(self.windows(split))
+
     def build_model(self) -> nn.Module:
         """Return the host between its two projections.
 
