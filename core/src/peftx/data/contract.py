@@ -129,7 +129,8 @@ class Published:
     """What the authors of a data set published about it, for `peftx data check`.
 
     `counts`: the extent of each split (`Split.extent`, samples mostly); ``"train+val"`` is the sum of the two when the
-    official train set is split here. `per_class`: samples of each class, same keys, for balanced sets. `source`: where the figures stand.
+    official train set is split here. `per_class`: samples of each class, same keys, for balanced sets. `source`: where
+    the figures stand.
     """
 
     counts: Mapping[str, int]
