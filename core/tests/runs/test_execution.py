@@ -122,7 +122,7 @@ def test_a_failing_baseline_is_a_row_that_says_so(
     result = run(registry, tmp_path / "run", train={"epochs": 1})
     assert result.rows[1] == {"method": "core.head", "error": cause}
     assert f"core.head failed: {cause}" in result.notes
-    assert result.table.render().splitlines()[3].split() == ["core.head", *["-"] * 6]
+    assert result.table.render().splitlines()[3].split() == ["core.head", *["-"] * 7]
     assert result.record["status"] == "complete" and len(result.rows) == 3
 
 
