@@ -144,6 +144,8 @@ def train_row(
         "history": done.history,
         "metrics": scores,
     }
+    if done.features:
+        figures["features"] = done.features
     if tested:
         figures["last_epoch"] = looks.last_epoch(done.epochs, done.best_epoch, scores["test"])
         if config.best_on_test:

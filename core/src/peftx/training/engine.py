@@ -20,6 +20,7 @@ from peftx.training.best import Best
 from peftx.training.capture import capture, prepare_shapes, restore
 from peftx.training.checkpoint import Checkpoint
 from peftx.training.ema import Ema
+from peftx.training.features import cache_features
 from peftx.training.live import check_finite
 from peftx.training.memory import optimizer_bytes
 from peftx.training.progress import Interruptible, Progress
@@ -41,7 +42,8 @@ VALIDATIONS = 10
 class Fit:
     """What training did: `best_epoch` counts from 1; `history` holds the validation metrics by epoch.
 
-    `optimizer_bytes`: what the optimizer keeps beside the parameters at the end.
+    `optimizer_bytes`: what the optimizer keeps beside the parameters at the end. `features`: whether they were cached,
+    see `peftx.training.features`; empty where that could not be expected.
     """
 
     steps: int = 0
@@ -52,6 +54,7 @@ class Fit:
     train_loss: float = math.nan
     stopped_early: bool = False
     optimizer_bytes: int = 0
+    features: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -119,6 +122,8 @@ class Training:
         self.look, self.look_always = look, look_always
         self.checkpoint, self.extra, self.resumed = checkpoint, extra, resumed
         self.stop = stop or Stop()
+        # what a step and a validation run: the task and its model, or their ends on cached features
+        self.running, self.scored = task, adapted.model
         self.validates = "val" in task.splits()
         self.result = Fit(selected_on="val" if self.validates else "last epoch")
         self.best = Best(task.primary, higher_is_better=task.higher_is_better)
@@ -187,6 +192,22 @@ class Training:
             if self.resumed is not None:
                 self.resumed(saved["extra"])
         self._started = time.perf_counter()
+        self._cache()
+
+    def _cache(self) -> None:
+        """Train on cached features from here on, where that is the same training."""
+        made, self.result.features = cache_features(
+            self.adapted,
+            self.task,
+            self.train,
+            self.backend,
+            pause=self._pause,
+            aside=self.aside,
+            note=self.progress.note,
+        )
+        if made is not None:
+            self.wrapped, self.scored, self.running = made.model, made.model, made.task
+            self.batches = made.task.batches("train", self.train.batch_size, train=True, generator=self.order)
 
     # --- one epoch ------------------------------------------------------------------------------------------
     def _epoch(self) -> None:
@@ -220,7 +241,7 @@ class Training:
         factor = learning_rate_factor(result.steps, self.total, train.warmup, train.schedule)
         for settings, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             settings["lr"] = peak * factor
-        loss = accumulate(self.wrapped, self.adapted.model, self.task, group, self.backend)
+        loss = accumulate(self.wrapped, self.adapted.model, self.running, group, self.backend)
         step = result.steps + 1
         if not math.isfinite(loss):
             raise DivergedError(self._not_finite(loss, step))
@@ -263,8 +284,8 @@ class Training:
                 bar = Interruptible(self.stop) if self.backend.processes == 1 else None
                 scores = self.backend.agree(
                     evaluate(
-                        self.task,
-                        adapted.model,
+                        self.running,
+                        self.scored,
                         "val",
                         train.eval_batch_size,
                         backend=self.backend,

@@ -57,6 +57,14 @@ class ClassificationConfig(BaseModel):
     cache_mib: int = Field(
         default=512, ge=0, description="keep the resized images in memory when they fit in this many MiB"
     )
+    cache_features: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="with nothing trained but the head: compute what the frozen trunk makes of an image once, not in "
+        "every epoch; auto: where every bit stays the same",
+    )
+    cache_features_mib: int = Field(
+        default=512, ge=0, description="cache features that fit in this many MiB of memory"
+    )
     gallery: int = Field(
         default=24,
         ge=0,

@@ -15,6 +15,7 @@ from peftx.data.contract import DataContext, Dataset
 from peftx.errors import DataError
 from peftx.evaluation.classification import ClassificationMeter
 from peftx.tasks import Batch, ModelSource, Task
+from peftx.tasks.features import FeatureCache
 from peftx_vision.config.tasks import ClassificationConfig, TimmConfig
 from peftx_vision.data.images import EXTENSIONS, open_image
 from peftx_vision.models.weights import provenance
@@ -120,6 +121,39 @@ class Classification(Task):
         """Return batches of the split, shuffled and augmented when `train`."""
         found, classes = self._prepared(split), self.classes
         return ImageBatches(found, batch_size, self.config, train=train, generator=generator, classes=classes)
+
+    @property
+    def feature_cache(self) -> FeatureCache:
+        """Whether training on cached features is wished for, and the memory they may take."""
+        return FeatureCache(self.config.cache_features, self.config.cache_features_mib)
+
+    def feature_obstacle(self) -> str:
+        """Say which option changes training images from one epoch to the next."""
+        changing = ("hflip", "crop", "rand_augment", "mixup", "cutmix")
+        found = [name for name in changing if getattr(self.config, name)]
+        return (
+            f"{' and '.join(found)} {'change' if found[1:] else 'changes'} training images" if found else ""
+        )
+
+    def feature_batches(
+        self,
+        split: str,
+        batch_size: int,
+        features: Tensor,
+        *,
+        train: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> ImageBatches:
+        """Return the batches of the split with rows of `features` as images."""
+        return ImageBatches(
+            self._prepared(split),
+            batch_size,
+            self.config,
+            train=train,
+            generator=generator,
+            classes=self.classes,
+            features=features,
+        )
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, C)
         """Return the logits."""

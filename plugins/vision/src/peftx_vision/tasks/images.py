@@ -81,7 +81,8 @@ class PreparedSplit:
 class ImageBatches:
     """One pass over a split; every `iter` is a new pass, shuffled and augmented anew when `train`.
 
-    Mixup and CutMix need the number of `classes`, and make ``labels`` probabilities (B, C).
+    Mixup and CutMix need the number of `classes`, and make ``labels`` probabilities (B, C). With `features` (N, ...),
+    ``images`` are rows of those, and no image is prepared.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class ImageBatches:
         train: bool = False,
         generator: torch.Generator | None = None,
         classes: int = 0,
+        features: Tensor | None = None,
     ) -> None:
+        self.features = features
         self.source, self.batch_size, self.config = source, batch_size, config
         self.train, self.generator = train, generator
         self._rand = RandAugment(config.rand_augment, source.spec) if train and config.rand_augment else None
@@ -106,6 +109,10 @@ class ImageBatches:
         count = len(self.source)
         order = torch.randperm(count, generator=self.generator) if self.train else torch.arange(count)
         batches = self._cut(order)
+        if self.features is not None:
+            for indices in batches:
+                yield {"images": self.features[indices], "labels": self.source.labels[indices]}
+            return
         for indices, pixels in zip(batches, self.source.stream(batches), strict=True):
             if self.train:
                 pixels = augment(pixels, self.config, self.generator)
