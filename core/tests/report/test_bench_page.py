@@ -9,6 +9,7 @@ from html import unescape
 import pytest
 
 from peftx.report import BenchSource, write_bench
+from peftx.report.averages import AverageRow, Averages
 from peftx.report.board import mean_ranks
 from peftx.report.figures import column
 from peftx.report.markup import problem
@@ -175,3 +176,26 @@ def test_where_less_is_better_the_lowest_stands_out(make_bench, tmp_path) -> Non
     text = written(replace(source, boards=(replace(source.boards[0], higher_is_better=False),)), tmp_path)
     lowest = min(s.mean for s in source.boards[0].standings if s.mean is not None and not s.published)
     assert f'class="num best" data-value="{lowest!r}"' in text
+
+
+def test_averages_come_first_with_their_spread_and_published_ones_apart(make_bench, tmp_path) -> None:
+    source = make_bench(2)
+    label = source.labels[0]
+    own = AverageRow(label, (0, 1), {"mean": (90.0, 92.0)}, {"mean": 91.0}, {"mean": 2**0.5})
+    printed = AverageRow(EVIL, mean={"mean": 95.0}, published="a book")
+    made = Averages(
+        "toy.net", 2, "test accuracy", "%", ("mean",), (own, printed), ("core.dora has no averages",)
+    )
+    text = written(replace(source, averages=(made,)), tmp_path)
+    sound(text)
+    assert table(text, "averages with toy.net") == [
+        [label, "2", "91.00 ± 1.41", ""],
+        [EVIL, "–", "95.00", "a book"],
+    ]
+    assert text.index("Averages over the data sets") < text.index(">Overview</h2>")
+    assert "best mean" in text and "core.dora has no averages" in text
+    without = replace(made, rows=(), names=())
+    text = written(replace(source, averages=(without,)), tmp_path)
+    sound(text)
+    assert text.index("Averages over the data sets") > text.index(">Overview</h2>")
+    assert "Averages over the data sets" not in written(source, tmp_path)

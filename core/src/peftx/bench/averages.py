@@ -99,7 +99,7 @@ def _on(model: str, scores: _Scores, suite: Suite, function: Function, published
     metric, unit = next(iter(metrics)) if len(metrics) == 1 else ("score", "")
     names = list(dict.fromkeys(name for row in rows for name in row.mean))
     incomplete = list(dict.fromkeys(board.data for board in boards if not named_whole(board.data)))
-    if incomplete and published:
+    if names and incomplete and published:
         notes.append(f"no published averages beside these: some are of {_listed(incomplete)}")
         published = ()
     if names:

@@ -35,8 +35,13 @@ def render_bench(source: BenchSource, registry: Registry | None = None) -> str:
         if any(part is not None and part != "" for part in body):
             sections.append((key, menu, section(key, title, *body, note=note)))
 
+    averages = ("averages", "Averages", "Averages over the data sets")
+    made = any(one.rows for one in source.averages)
+    if made:  # what the suite is known for comes first
+        add(*averages, *_averages(source))
     add("overview", "Overview", "Overview", *_overview(source), _ranks(source))
-    add("averages", "Averages", "Averages over the data sets", *_averages(source))
+    if not made:
+        add(*averages, *_averages(source))
     for number, (name, board) in enumerate(zip(board_names(source.boards), source.boards, strict=True)):
         sections.append((f"board-{number}", name, board_section(source, board, f"board-{number}", name)))
     for number, panel in enumerate(plugin_panels(registry, "bench", source)):
@@ -92,7 +97,13 @@ def _header(source: BenchSource, title: str) -> Html:
 
 
 def _lead(source: BenchSource) -> list[Html]:
-    """The figure to see first: the best mean of the only board, or the best mean rank over several."""
+    """The figure to see first: the best of the suite's averages, the best mean of the only board, or the best mean rank
+    over several."""
+    averaged = next((one for one in source.averages if one.rows), None)
+    if averaged is not None and not averaged.rows[0].published:
+        row, name = averaged.rows[0], averaged.names[0]
+        text = row.text(name, averaged.unit) or DASH
+        return [tile(f"best {name}", text, averaged.unit, row.label, row.mean.get(name), True)]
     found = mean_ranks(source.boards)
     if found:
         return [tile("best mean rank", f"{found[0].rank:.2f}", "", found[0].label, found[0].rank, True)]
@@ -209,6 +220,7 @@ def _averages(source: BenchSource) -> list[object]:
                     shown,
                     rows=["published" if row.published else "" for row in one.rows],
                     groups=[own, len(one.rows) - own] if own < len(one.rows) else (),
+                    sortable=False,
                     caption=f"averages with {one.model}",
                 )
             )

@@ -168,14 +168,16 @@ def test_all_nineteen_tasks_and_their_averages(
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     (averaged,) = found["averages"]
-    (own, *printed) = averaged["rows"]
+    (own,) = averaged["rows"]
     scores = {cell["data"]: cell["value"] for cell in found["cells"]}
     assert len(scores) == 19 and own["label"] == "core.head" and own["seeds"] == [0]
     assert own["mean"] == pytest.approx(averages(scores))
-    assert len(printed) == len(VTAB1K.published_averages) and all(row["published"] for row in printed)
+    assert "no published averages beside these" in averaged["notes"][0], (
+        "miniatures are no copies to compare with"
+    )
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "averages over 19 data sets with vision.vit_micro: test accuracy, %" in told
-    assert f"{own['mean'][GROUPS_MEAN]:.2f}" in told and "77.47" in told
+    assert f"{own['mean'][GROUPS_MEAN]:.2f}" in told
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Averages over the data sets" in page and "mean of 19 tasks" in page
