@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from peftx.plugins.manager import get_registry
 from peftx.report.board import Board, Standing
 from peftx.results import Index, boards
+from peftx.results.labels import Defaults
 
 Write = Callable[..., Path]
 Row = Callable[..., Any]
@@ -284,6 +285,24 @@ def test_other_files_under_the_same_name_are_other_data(tmp_path: Path, write_ru
     assert [b.data for b in all_boards(tmp_path)] == [
         "toy.small fingerprint=aaaa",
         "toy.small fingerprint=bbbb",
+    ]
+
+
+def test_a_part_that_its_options_tell_apart_needs_no_fingerprint(
+    tmp_path: Path, write_run: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the 800 images of a search and the 1,000 of the runs after it: other files, and other options."""
+    monkeypatch.setattr(
+        Defaults, "of", lambda self, section, *more: {"part": "final"} if section == "data" else None
+    )
+    write_run(tmp_path / "a", data={"part": "final"}, fingerprint="1")
+    write_run(tmp_path / "b", data={"part": "tune"}, fingerprint="2")
+    assert [b.data for b in all_boards(tmp_path)] == ["toy.small", "toy.small part=tune"]
+    write_run(tmp_path / "c", data={"part": "final"}, fingerprint="3")
+    assert [b.data for b in all_boards(tmp_path)] == [
+        "toy.small fingerprint=1",
+        "toy.small fingerprint=3",
+        "toy.small part=tune",
     ]
 
 

@@ -5,7 +5,7 @@ Options are compared after defaults were filled in, so that a run from before an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,16 +72,19 @@ def _label(one: Group, groups: Sequence[Group], defaults: Defaults, name: str) -
     own = section(one, name)
     same = [section(other, name) for other in groups if getattr(other, name) == thing]
     known = defaults.of(name, thing, one.task)
-    if known is None:
-        keys = differing(same)
-    else:
-        usual = flat({name: known})
-        keys = [key for key in own if canonical(own[key]) != canonical(usual.get(key))]
-    keys = sorted(key for key in keys if key not in _HIDDEN)
-    alike = [
-        other
-        for other in same
-        if canonical([other.get(k) for k in keys]) == canonical([own.get(k) for k in keys])
-    ]
+    usual, telling = flat({name: known or {}}), differing(same) if known is None else None
+
+    def shown(values: Mapping[str, Any]) -> dict[str, str]:
+        """What a label tells of a group's options: those of another group may be none of this one's."""
+        keys = values if telling is None else telling
+        told = {key: canonical(values.get(key)) for key in keys if key not in _HIDDEN}
+        return {
+            key: text
+            for key, text in told.items()
+            if telling is not None or text != canonical(usual.get(key))
+        }
+
+    keys = sorted(shown(own))
+    alike = [other for other in same if shown(other) == shown(own)]
     keys += [key for key in differing(alike) if key in _HIDDEN and own.get(key)]
     return named(thing, own, keys)
