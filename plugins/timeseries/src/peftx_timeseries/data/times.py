@@ -100,7 +100,7 @@ def parse_times(
             + (f" written as {best}" if best != "ISO8601" else "")
             + f": {hint}"
         )
-    other = best.replace("%m/%d", "%d/%m") if "%m/%d" in best else best.replace("%m-%d-%Y", "%d-%m-%Y")
+    other = best.translate({ord("d"): "m", ord("m"): "d"})
     both = not time_format and other != best and other in found and found[other].notna().all()
     if both and not found[other].equals(times):
         raise DataError(

@@ -100,14 +100,18 @@ def regularise(
 
     if regular == "keep":
         return rows, frequency or infer_frequency(np.unique(rows.times), rows.what)
-    rows = _ordered(rows, regular)
-    if not (given and regular == "fill"):
-        rows = _single(rows, duplicates)
-    if frequency is None:
-        frequency = infer_frequency(np.unique(rows.times), rows.what)
+    moving = given and regular == "fill"
+    # where no frequency can be told, that is said after what is wrong with single rows
+    known = frequency or _told(rows)
+    if regular == "refuse":
+        _demand_order(rows, known, duplicates)
+    rows = _ordered(rows)
+    if not moving:
+        rows = _single(rows, duplicates, None if regular == "fill" else known)
+    frequency = known or infer_frequency(np.unique(rows.times), rows.what)
     origin = rows.times[0]
     steps, off = frequency.steps(rows.times)
-    if given and regular == "fill":
+    if moving:
         if 2 * int(off.sum()) > len(off):  # the first row is no better than the others
             origin = frequency.before(origin)
             steps, off = frequency.steps(rows.times, origin)
@@ -130,23 +134,43 @@ def regularise(
     return _filled(rows, frequency, steps), frequency
 
 
-def _ordered(rows: Rows, regular: Regular) -> Rows:
+def _told(rows: Rows) -> Frequency | None:
+    import numpy as np
+
+    try:
+        return infer_frequency(np.unique(rows.times), rows.what)
+    except DataError:
+        return None
+
+
+def _demand_order(rows: Rows, frequency: Frequency | None, duplicates: Duplicates) -> None:
+    """Raise DataError for the first row that comes after a later one, unless a row before it has a fault."""
     import numpy as np
 
     back = np.diff(rows.times).astype(np.int64) < 0
     if not back.any():
-        return rows
+        return
     row = int(np.argmax(back)) + 1
-    if regular == "refuse":
-        raise DataError(
-            f"{rows.what}: {rows.named(row)} comes after a later time, {rows.named(row - 1)}: put the rows in order, "
-            "or give --data.regular sort" + _summer(rows, row)
-        )
+    before = np.flatnonzero(rows.times[:row] < rows.times[row])  # a gap behind them is where this one belongs
+    if frequency is not None and len(before):
+        regularise(rows.taken(before), frequency, duplicates=duplicates)
+    raise DataError(
+        f"{rows.what}: {rows.named(row)} comes after a later time, {rows.named(row - 1)}: put the rows in order, "
+        "or give --data.regular sort" + _summer(rows, row)
+    )
+
+
+def _ordered(rows: Rows) -> Rows:
+    import numpy as np
+
+    if not (np.diff(rows.times).astype(np.int64) < 0).any():
+        return rows
     return rows.taken(np.argsort(rows.times, kind="stable"), "rows sorted by time")
 
 
-def _single(rows: Rows, duplicates: Duplicates) -> Rows:
-    """One row of each time; rows are in order."""
+def _single(rows: Rows, duplicates: Duplicates, frequency: Frequency | None = None) -> Rows:
+    """One row of each time; rows are in order. With a frequency, a row before the first double one that is not at an
+    even step is told first."""
     import numpy as np
 
     same = np.diff(rows.times).astype(np.int64) == 0
@@ -154,6 +178,8 @@ def _single(rows: Rows, duplicates: Duplicates) -> Rows:
         return rows
     if duplicates == "refuse":
         row = int(np.argmax(same)) + 1
+        if frequency is not None:
+            regularise(rows.taken(slice(row)), frequency)
         raise DataError(
             f"{rows.what}: {rows.named(row)} has the time of {rows.word} {int(rows.lines[row - 1])} again: remove one, "
             "or give --data.duplicates first, last or mean" + _summer(rows, row)
