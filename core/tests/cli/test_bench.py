@@ -230,3 +230,11 @@ def peftx_suites():
     assert json.loads(peftx("info", "quick", "--json")[1])[0]["seeds"] == 3
     assert "things, quickly" in peftx("list", "toy")[1]
     assert peftx("bench", "toy/quick", "--dry-run")[0] == 0
+
+
+def test_settings_that_all_data_sets_share_are_told_once(peftx, suite):
+    words = ["--data", "small,small limit=3", "--search", "lr", "--epochs", "7"]
+    out = peftx("bench", suite, "--dry-run", *words)[1]
+    assert [line for line in out.splitlines() if line.startswith("train on")] == [
+        "train on all 2 data sets: epochs=7"
+    ]

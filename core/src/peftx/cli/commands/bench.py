@@ -300,10 +300,16 @@ def _show_plan(bench: Bench, as_json: bool) -> None:
         columns += ["size", Column("trainable", "trainable", count), "off"]
     print_table(table([*columns, "cells"], shown))
     click.echo("")
+    alike: dict[str, list[str]] = {}
     for row in {row.data: row for row in bench.rows}.values():
         settings = _plain(row.values["train"]) or "the task's recipe for each method"
         searched = f"; its search with {_plain(dict(row.search))}" if row.points and row.search else ""
-        click.echo(f"train on {row.data}: {settings}{searched}")
+        alike.setdefault(settings + searched, []).append(row.data)
+    for settings, data in alike.items():
+        every = len(alike) == 1 and len(data) > 1
+        names = [f"all {len(data)} data sets"] if every else data
+        for name in names:
+            click.echo(f"train on {name}: {settings}")
     for key, value in bench.grid.protocol.items():
         if key != "train" and value not in (None, [], {}):
             click.echo(f"{key}: {_plain(value)}")
