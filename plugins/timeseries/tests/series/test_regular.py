@@ -154,7 +154,7 @@ def test_the_first_row_with_a_fault_is_told_whatever_its_fault() -> None:
     moved = [*times[:5], "2024-01-01 05:20:00", *times[6:10], times[9], *times[10:]]
     assert "line 7 (2024-01-01 05:20:00) stands between" in refused(rows(*moved))
     # by request the one is mended, and what is left is told
-    assert "line 32" in refused(rows(*[time for time in double if time != times[10]]), regular="fill")
+    assert "line 31" in refused(rows(*[time for time in double if time != times[10]]), regular="fill")
 
 
 def test_keep_looks_at_no_time() -> None:

@@ -240,7 +240,8 @@ def infer_frequency(times: Times, what: str = "the times") -> Frequency:
 
     The step is the most common distance of neighbours, on the calendar where all times stand at the same day of their
     months or at its end, and no two in the same month; on working days where none falls on a weekend that others step
-    over. At least three times are needed, and at least half of the distances must be this step.
+    over. At least three times are needed; a quarter of the distances must be this step, and three quarters of them whole
+    numbers of it.
 
     Raises:
         DataError: there are fewer, or no such step; the sentence says what to give.
@@ -254,15 +255,18 @@ def infer_frequency(times: Times, what: str = "the times") -> Frequency:
     calendar = _calendar(moments)
     if calendar is not None:
         return calendar
+    if _working(moments):
+        working = _step(np.diff(Frequency("B").steps(moments)[0]))
+        if working is not None:
+            return Frequency("B", working)
     distances = np.diff(moments).astype(np.int64)
-    step, held = Counter(distances.tolist()).most_common(1)[0]
-    if 2 * held < len(distances):
+    step = _step(distances)
+    if step is None:
+        common, held = _most_common(distances)
         raise DataError(
             f"{what}: the frequency cannot be told from the times, whose most common step, "
-            f"{_spoken(step)}, is that of {held} of {len(distances)} rows: {ask}"
+            f"{_spoken(common)}, is that of {held} of {len(distances)} rows: {ask}"
         )
-    if step == _DAY and _working(moments):
-        return Frequency("B")
     for unit in ("W", "D", "h", "min", "s", "ms"):
         if step % _MICROS[unit] == 0:
             return Frequency(unit, step // _MICROS[unit]).anchored(moments[0])
@@ -285,20 +289,39 @@ def _calendar(moments: Times) -> Frequency | None:
     end = end or (bool(last.all()) and int(day[0]) >= 27)
     if not end and len(np.unique(day)) > 1:
         return None
-    step, held = Counter(passed.tolist()).most_common(1)[0]
-    if 2 * held < len(passed):
+    step = _step(passed)
+    if step is None:
         return None
     unit = "Y" if step % 12 == 0 else "Q" if step % 3 == 0 else "M"
     return replace(Frequency(unit, step // _PER_STEP[unit]).anchored(moments[0]), end=end)
 
 
+def _most_common(distances: Indices) -> tuple[int, int]:
+    """The distance that is there most often, the smallest of several, and how often."""
+    counts = Counter(distances.tolist())
+    step = max(counts, key=lambda distance: (counts[distance], -distance))
+    return int(step), counts[step]
+
+
+def _step(distances: Indices) -> int | None:
+    """The step that distances are whole numbers of, mostly."""
+    step, held = _most_common(distances)
+    if step < 1 or 4 * held < len(distances):
+        return None
+    return step if 4 * int((distances % step == 0).sum()) >= 3 * len(distances) else None
+
+
 def _working(moments: Times) -> bool:
-    """Whether no day falls on a weekend, though weekends lie between them."""
+    """Whether these are days of which none falls on a weekend, though most steps are of one day and some step over
+    one."""
     import numpy as np
 
     days = moments.astype("datetime64[D]")
     weekday = (days.astype(np.int64) + 3) % 7
-    return bool((weekday < 5).all()) and bool((np.diff(weekday) < 0).any())
+    alone = len(np.unique(moments - days)) == 1 and bool((weekday < 5).all())
+    return (
+        alone and bool((np.diff(weekday) < 0).any()) and _most_common(np.diff(days).astype(np.int64))[0] == 1
+    )
 
 
 def _spoken(step: int) -> str:
