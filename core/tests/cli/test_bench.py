@@ -221,12 +221,16 @@ def peftx_suites():
     (toy / "toy_suite.py").write_text(
         "from peftx.config.suite import Suite\n"
         'QUICK = Suite(task="toy.sorting", about="Things, sorted.", '
-        'data=({"name": "toy.small", "limit": 2, "train": {"epochs": 1}},))\n'
+        'data=({"name": "toy.small", "limit": 2, "train": {"epochs": 1}, "search": {"limit": 3}},), '
+        'published=tuple({"method": f"M{n}", "data": "toy.small limit=2", "value": n, "source": "a book"} '
+        "for n in range(21)))\n"
     )
     status, out, err = peftx("info", "toy/quick")
     assert (status, err) == (0, "")
     assert out.splitlines()[:2] == ["toy.quick (suite): things, quickly", "  Things, sorted."]
-    assert "toy.small limit=2 (epochs 1)" in out and "peftx bench toy/quick" in out
+    assert "toy.small limit=2 (epochs 1, search with limit 3)" in out and "peftx bench toy/quick" in out
+    assert "21 scores; --json has them all" in out
+    assert len(json.loads(peftx("info", "quick", "--json")[1])[0]["published"]) == 21
     assert json.loads(peftx("info", "quick", "--json")[1])[0]["seeds"] == 3
     assert "things, quickly" in peftx("list", "toy")[1]
     assert peftx("bench", "toy/quick", "--dry-run")[0] == 0

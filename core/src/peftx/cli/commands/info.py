@@ -12,6 +12,9 @@ from peftx.errors import UnknownNameError, near_matches
 from peftx.plugins.descriptors import Needs, Offers
 from peftx.plugins.registry import Entry, Registry
 
+#: More published scores than these are counted, not listed.
+MANY = 20
+
 
 @click.command("info")
 @click.argument("name")
@@ -152,6 +155,8 @@ def _show(one: dict[str, Any]) -> None:
         value = row["value"]
         text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else _word(value)
         lines = value if row[""].startswith("published") else [text]
+        if row[""] == "published" and len(value) > MANY:
+            lines = [f"{len(value)} scores; --json has them all"]
         for number, line in enumerate(lines):
             click.echo(f"  {'' if number else row['']:<{width}}  {line}")
     if one["options"]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from peftx.config.suite import Published, PublishedAverage, Suite
 from peftx_vision.suites.common import METHODS, PRINTED_ON, RATES, TRAIN, VIT_B
+from peftx_vision.suites.printed import SOURCE, VTAB_SCORES
 from peftx_vision.vtab import GROUPS, TASKS, group_means, means
 
 __all__ = ["GROUPS_MEAN", "TASKS_MEAN", "VTAB1K", "averages"]
@@ -22,40 +23,12 @@ DATA = "vision.vtab"
 #: What the two averages are called.
 GROUPS_MEAN, TASKS_MEAN = "mean of 3 groups", "mean of 19 tasks"
 
-_BENCH = "V-PETL Bench, README"
-_MEANS = f"{_BENCH}; means of its 19 scores"
-_HYDRA = "Hydra, README"
 _SNELL = "SNELL (arXiv:2411.01800), tables 1 and A7"
 _PETL = "Binary adapters (arXiv:2307.16867), README"
-
-#: Scores of the tasks in the order of the tables.
-_PRINTED = {
-    "GPS": (
-        *(81.1, 94.2, 75.8, 99.4, 91.7, 91.6, 52.4),
-        *(87.9, 96.2, 86.5, 76.5),
-        *(79.9, 62.6, 55.0, 82.4, 84.0, 55.4, 29.7, 46.1),
-    ),
-    "Full": (
-        *(68.9, 87.7, 64.3, 97.2, 86.9, 87.4, 38.8),
-        *(79.7, 95.7, 84.2, 73.9),
-        *(56.3, 58.6, 41.7, 65.5, 57.5, 46.7, 25.7, 29.1),
-    ),
-}
 
 #: Method, mean of the groups, mean of the tasks, natural, specialised, structured, source; None: not known.
 _Row = tuple[str, float | None, float | None, float | None, float | None, float | None, str]
 _AVERAGES: tuple[_Row, ...] = (
-    ("Linear", 57.64, 52.94, 68.93, 77.15, 26.85, _MEANS),
-    ("BitFit", 65.2, 62.1, None, None, None, _MEANS),
-    ("VPT-Shallow", 67.82, 64.85, 76.81, 79.67, 46.98, _MEANS),
-    ("VPT-Deep", 71.97, 69.43, 78.49, 82.42, 55.00, _MEANS),
-    ("AdaptFormer", 74.75, 72.32, 80.56, 84.88, 58.83, _MEANS),
-    ("SSF", 75.69, 73.10, 81.57, 86.55, 58.96, _MEANS),
-    ("NOAH", 75.5, 73.3, None, None, None, _MEANS),
-    ("FacT-TK", 75.6, 73.2, None, None, None, _MEANS),
-    ("LoRA", 74.6, 72.3, 79.5, 84.6, 59.8, _HYDRA),
-    ("RepAdapter", 76.1, 73.8, 81.6, 85.4, 61.2, _HYDRA),
-    ("Hydra", 76.5, 74.2, 81.8, 86.0, 61.7, _HYDRA),
     ("LoRA-8", 74.9, 72.3, 79.5, 84.6, 60.5, _SNELL),
     ("MoSA", 71.4, 68.3, 79.9, 84.0, 50.3, _SNELL),
     ("SPT-LoRA", 76.4, 74.1, 81.9, 85.9, 61.3, _SNELL),
@@ -86,8 +59,8 @@ def _printed_averages() -> tuple[PublishedAverage, ...]:
     names = (GROUPS_MEAN, TASKS_MEAN, *GROUPS)
     return (
         *(
-            printed(method, averages(dict(zip(TASKS, scores, strict=True))), _MEANS)
-            for method, scores in _PRINTED.items()
+            printed(method, averages(dict(zip(TASKS, scores, strict=True))), SOURCE)
+            for method, scores in VTAB_SCORES.items()
         ),
         *(
             printed(method, dict(zip(names, values, strict=True)), source)
@@ -113,8 +86,8 @@ VTAB1K = Suite(
     train=TRAIN,
     rates=RATES,
     published=tuple(
-        Published(method=method, data=f"{DATA}:{task}", value=score, source=_BENCH, model=PRINTED_ON)
-        for method, scores in _PRINTED.items()
+        Published(method=method, data=f"{DATA}:{task}", value=score, source=SOURCE, model=PRINTED_ON)
+        for method, scores in VTAB_SCORES.items()
         for task, score in zip(TASKS, scores, strict=True)
     ),
     published_averages=_printed_averages(),
