@@ -108,7 +108,7 @@ def read_long(table: Table, config: LongConfig) -> Read:
         if not np.isfinite(rows.values[:, 0]).any():
             raise DataError(f"{what}: the series {name} has no value at all: remove its rows")
         found, _ = regular_rows(rows, config, frequency)
-        notes += [f"{note} in {name}" for note in found.notes]
+        notes += [f"{name}: {note}" for note in found.notes]
         series.append(
             Series(
                 name,

@@ -240,8 +240,8 @@ def infer_frequency(times: Times, what: str = "the times") -> Frequency:
 
     The step is the most common distance of neighbours, on the calendar where all times stand at the same day of their
     months or at its end, and no two in the same month; on working days where none falls on a weekend that others step
-    over. At least three times are needed; a quarter of the distances must be this step, and three quarters of them whole
-    numbers of it.
+    over. At least three times are needed; a quarter of the distances must be this step, and three quarters of them
+    whole numbers of it.
 
     Raises:
         DataError: there are fewer, or no such step; the sentence says what to give.
