@@ -319,7 +319,9 @@ def test_a_tied_parameter_is_not_packed() -> None:
         peftx.attach(Tied(), EighthsMethod, targets=["trunk"])
 
 
-def test_a_pack_that_returns_something_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_with_a_mistake_is_told_and_leaves_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapted = moved()
     monkeypatch.setattr(Gain, "pack", lambda self, state: [1])
     with pytest.raises(

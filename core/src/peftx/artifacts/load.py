@@ -67,7 +67,7 @@ def load(
     adapted = Adapted(model)
     try:
         _fill(folder, adapted, name, tensors, manifest)
-    except ArtifactError:
+    except BaseException:  # a form is unpacked by its method, whose mistakes leave no adapter behind either
         if adapted.remove(name) is not None:
             adapted.activate(*active)
         raise
