@@ -142,9 +142,24 @@ def test_a_search_may_have_data_of_its_own(grid: Callable[..., Grid]) -> None:
     assert search.config["data"] == {"name": "toy.points", "spread": 3.0, "test": False}
     assert {one.config["data"]["spread"] for one in runs} == {2.0}
     assert row.plan_of(search).data_config.spread == 3.0 and row.plan_of(runs[0]).data_config.spread == 2.0
-    # named on the command line, the suite's data set is still the suite's; another one has no search of its own
-    first, second = grid(suite, search=(0.1,), data=choices("points spread=2", "points spread=4")).rows
-    assert first.search == {"spread": 3.0, "test": False} and not second.search
+    # named on the command line, the suite's data set is still the suite's, with other options as well
+    data = choices("points spread=2", "points classes=4", "toy.file:x")
+    first, second, other = grid(suite, search=(0.1,), data=data).rows
+    assert first.search == second.search == {"spread": 3.0, "test": False} and not other.search
+    assert second.searches()[0].config["data"] == {
+        "name": "toy.points",
+        "classes": 4,
+        "spread": 3.0,
+        "test": False,
+    }
+
+
+def test_a_data_set_that_a_suite_searches_in_two_ways_has_no_search_with_other_options(
+    grid: Callable[..., Grid],
+) -> None:
+    suite = {"data": ["points", {"name": "points", "classes": 4, "search": {"spread": 3.0}}]}
+    rows = grid(suite, search=(0.1,), data=choices("points classes=5", "points classes=4")).rows
+    assert [dict(row.search) for row in rows] == [{}, {"spread": 3.0}]
 
 
 def test_options_of_a_search_are_checked_whether_one_searches_or_not(grid: Callable[..., Grid]) -> None:

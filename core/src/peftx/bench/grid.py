@@ -197,7 +197,8 @@ def _methods(asked: Iterable[Choice], task: Entry[TaskSpec], registry: Registry)
 
 
 def _data(suite: Suite, request: Request, task: Entry[TaskSpec], registry: Registry) -> list[SuiteData]:
-    """The data sets asked for by their full names; one of the suite's own keeps the settings it has there."""
+    """The data sets asked for by their full names; one of the suite's own keeps the settings it has there, and with
+    other options it is searched as the suite searches it."""
 
     def full(choice: Choice) -> SuiteData:
         entry = registry.resolve_dataset(choice.name, task.domain)
@@ -210,8 +211,14 @@ def _data(suite: Suite, request: Request, task: Entry[TaskSpec], registry: Regis
     }
     if request.data is None:
         return list(own.values())
-    asked = [full(one) for one in request.data]
-    return list({label(one): own.get(label(one), one) for one in asked}.values())
+    found = {}
+    for choice in request.data:
+        one = full(choice)
+        alike = [other.search for other in own.values() if other.name == one.name]
+        if alike and all(search == alike[0] for search in alike):
+            one = one.model_copy(update={"search": alike[0]})
+        found[label(one)] = own.get(label(one), one)
+    return list(found.values())
 
 
 def _refuse_fixed(train: dict[str, Any], request: Request, points: Sequence[Point]) -> None:
