@@ -34,7 +34,7 @@ def exhibit(
     The model, the random numbers and the scores are what they were; what goes wrong is told to `note`, and costs
     nothing else.
     """
-    for split in ("test", *reversed(scores)):
+    for split in ("test", *reversed(list(scores))):
         details = getattr(scores.get(split), "details", None)
         if not details:
             continue

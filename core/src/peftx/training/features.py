@@ -30,6 +30,12 @@ from peftx.training.untouched import untouched
 __all__ = ["Cached", "cache_features", "trained_end"]
 
 
+#: Samples that are looked at before features are cached, at least where there are so many, and how many rows are
+#: compared for each length of a batch. A network may differ in the last digit of a value in a thousand (the activations
+#: of an EfficientNet, where their number is no multiple of a processor's vector): what is rarer is not seen.
+LOOKED, COMPARED = 64, 256
+
+
 @dataclass(slots=True)
 class Cached:
     """A training without its trunk.
@@ -163,9 +169,15 @@ def _cache(
             adapted.model.train(name == "train")
             size = train.batch_size if name == "train" else train.eval_batch_size
             with nullcontext() if name == "train" else aside():
-                parts = []
+                parts: list[Tensor] = []
+                last: Batch | None = None
                 for batch in whole.batches(name, size):
-                    parts.append(look.features(batch).cpu())
+                    own = batch_count(batch)
+                    if name == "train" and last is not None and own < size:
+                        # in training no sample is always in the short batch: computed in the company of a full one
+                        batch = {key: torch.cat([last[key], value])[-size:] for key, value in batch.items()}
+                    parts.append(look.features(batch)[-own:].cpu())
+                    last = batch
                     pause()
                 found[name] = torch.cat(parts)
     facts = {"cached": True, "module": path, "exact": exact, "bytes": needed}
@@ -222,37 +234,53 @@ class _Look:
         return given[0]
 
     def at(self, size: int) -> bool:
-        """Look at a batch of `size` in training mode; return whether a row keeps every bit in other batches.
+        """Look at some batches of `size` in training mode; return whether their rows keep every bit in other batches.
 
         Raises:
             _Obstacle: the frozen part draws random numbers or moves its statistics, is not the same twice, or mixes
                 the samples of a batch.
         """
         self.model.train()
-        batch = next(iter(self.task.batches("train", size)))
-        count, total = batch_count(batch), len(self.task.data.splits["train"])
+        batches = self._some(size)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         drawn = torch.get_rng_state()
-        first = self.features(batch)
+        first = self.features(batches[0])
         if any(not torch.equal(buffer, before) for buffer, before in buffers):
             raise _Obstacle("the frozen part moves its statistics in training")
-        second = self.features(batch)
+        second = self.features(batches[0])
         if not torch.equal(drawn, torch.get_rng_state()) or not torch.equal(first, second):
             raise _Obstacle("the frozen part is not the same twice in training (dropout, drop path)")
         self.row_bytes = first.element_size() * math.prod(first.shape[1:])
-        # other company: turned round, the length of the last batch of an epoch, one sample alone
-        others = [
-            torch.arange(count).flip(0),
-            torch.arange(min(count, total % size or size)),
-            torch.arange(1),
-        ]
-        exact = True
-        for rows in others:
-            again = self.features({name: value[rows] for name, value in batch.items()})
-            mine = first[rows.to(first.device)]
-            exact = exact and torch.equal(again, mine)
-            scale = float(first.float().abs().mean())
-            tolerance = (1e-4 if first.dtype == torch.float32 else 3e-2) * scale
-            if not torch.allclose(again.float(), mine.float(), rtol=1e-3, atol=tolerance):
-                raise _Obstacle("what the frozen part makes of a sample depends on the batch it is in")
+        found = torch.cat([first, *(self.features(batch) for batch in batches[1:])])
+        pool = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        # in other company and other places, in batches of every length there is in training
+        exact, draws = True, torch.Generator().manual_seed(0)
+        scale = float(found.float().abs().mean())
+        tolerance = (1e-4 if found.dtype == torch.float32 else 3e-2) * scale
+        for length in self._lengths(size):
+            for _ in range(0, COMPARED, length):
+                rows = torch.randperm(max(length, len(found)), generator=draws)[:length] % len(found)
+                again = self.features({name: value[rows] for name, value in pool.items()})
+                mine = found[rows.to(found.device)]
+                exact = exact and torch.equal(again, mine)
+                if not torch.allclose(again.float(), mine.float(), rtol=1e-3, atol=tolerance):
+                    raise _Obstacle("what the frozen part makes of a sample depends on the batch it is in")
         return exact
+
+    def _some(self, size: int) -> list[Batch]:
+        """The first full batches, of at least `LOOKED` samples together where there are so many."""
+        found: list[Batch] = []
+        for batch in self.task.batches("train", size):
+            if found and batch_count(batch) < size:
+                break
+            found.append(batch)
+            if sum(batch_count(one) for one in found) >= LOOKED:
+                break
+        return found
+
+    def _lengths(self, size: int) -> list[int]:
+        """Lengths of the batches of an epoch."""
+        task = cast(FeatureTask, self.task)
+        nothing, draws = torch.empty(len(self.task.data.splits["train"]), 0), torch.Generator().manual_seed(0)
+        passing = task.feature_batches("train", size, nothing, train=True, generator=draws)
+        return sorted({batch_count(batch) for batch in passing})

@@ -71,9 +71,8 @@ def gallery(
     if len(mistakes) < min(wanted, len(details.get("mistakes", ()))):
         found["left_out"] = "the pictures would make the page too large"
     if maps:
-        where = {"split": split, "device": device, "autocast": autocast}
         chosen = [*mistakes[: max(0, maps - len(hits))], *hits]
-        told = _draw_maps(task, model, source, chosen, room, **where)
+        told = _draw_maps(task, model, chosen, room, split=split, device=device, autocast=autocast)
         if told:
             found.setdefault("left_out", told)
     return found
@@ -82,7 +81,6 @@ def gallery(
 def _draw_maps(
     task: Classification,
     model: nn.Module,
-    source: Sequence[Any] | Any,
     chosen: Sequence[Item],
     room: int,
     *,
@@ -93,7 +91,7 @@ def _draw_maps(
     """Add a map to the items; return why some have none."""
     deadline = time.monotonic() + SECONDS
     for one in _in_turn(chosen):
-        image = source[one["index"]][0]
+        image = task.data.splits[split][one["index"]][0]
         pixels = px.prepare(image, task.spec, f"image {one['index']} of the {split} split")
         try:
             cells = evidence_of(
