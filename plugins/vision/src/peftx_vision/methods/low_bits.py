@@ -47,28 +47,28 @@ def _standardised(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def unloaded(weight: Tensor) -> Tensor:
-    """The origin (6,) of a tensor that came out of no packed file."""
-    return torch.tensor([0.0, -1.0, 0.0, 1.0, 0.0, 0.0], dtype=weight.dtype, device=weight.device)
+    """The origin (4, 2) of a tensor that came out of no packed file."""
+    return torch.tensor(
+        [[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [-1.0, -1.0]], dtype=weight.dtype, device=weight.device
+    )
 
 
 def _as_it_acts(
     weight: Tensor, levels: tuple[float, ...], origin: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(index of the codes, codes, z, mean, deviation), those of the file while the tensor is what was loaded."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(index of the codes, codes, z, (mean, deviation)), those of the file while the tensor is what was loaded."""
     z, mean, deviation = _standardised(weight)
+    own = torch.stack((mean, deviation))
     values = torch.tensor(levels, dtype=z.dtype, device=z.device)
     edges = (values[1:] + values[:-1]) / 2
     if origin is not None:
-        own, spread = mean.detach(), deviation.detach()
-        seen_mean, seen_spread, offset, step, file_mean, file_deviation = origin.to(z.dtype).unbind()
-        # another device may add the entries up in another order
-        slack = _SLACK * seen_spread + _SLACK / 10 * seen_mean.abs()
-        loaded = ((own - seen_mean).abs() <= slack) & ((spread - seen_spread).abs() <= slack)
-        edges = torch.where(loaded, (edges * step + (offset - own)) / (spread + _EPS), edges)
-        mean = torch.where(loaded, file_mean + (mean - own), mean)
-        deviation = torch.where(loaded, file_deviation + (deviation - spread), deviation)
+        now = own.detach()
+        seen, (offset, step), file, slack = origin.to(z.dtype)
+        loaded = ((now - seen).abs() <= slack).all()
+        edges = torch.where(loaded, (edges * step + (offset - now[0])) / (now[1] + _EPS), edges)
+        own = torch.where(loaded, file + (own - now), own)
     # on a threshold the upper code
-    return torch.bucketize(z.detach(), edges, right=True), values, z, mean, deviation
+    return torch.bucketize(z.detach(), edges, right=True), values, z, own
 
 
 def quantised(weight: Tensor, levels: tuple[float, ...], origin: Tensor | None = None) -> Tensor:
@@ -79,8 +79,8 @@ def quantised(weight: Tensor, levels: tuple[float, ...], origin: Tensor | None =
 
     With the `origin` that `unpacked` gave, a tensor that is still what it was then acts in the very values of the file.
     """
-    index, values, z, mean, deviation = _as_it_acts(weight, levels, origin)
-    return (values[index] + (z - z.detach())) * deviation + mean
+    index, values, z, own = _as_it_acts(weight, levels, origin)
+    return (values[index] + (z - z.detach())) * own[1] + own[0]
 
 
 def packed_bytes(count: int, bits: int, width: int = 4) -> int:
@@ -95,11 +95,10 @@ def packed(weight: Tensor, bits: int, origin: Tensor | None = None) -> tuple[Ten
     a float64 tensor float64.
     """
     with torch.no_grad():
-        index, _, _, mean, deviation = _as_it_acts(weight.detach(), codes(bits), origin)
+        index, _, _, statistics = _as_it_acts(weight.detach(), codes(bits), origin)
         each, flat = 8 // bits, index.flatten()
         flat = torch.nn.functional.pad(flat, (0, -len(flat) % each)).view(-1, each)
         octets = (flat << torch.arange(0, 8, bits, device=flat.device)).sum(1).to(torch.uint8)
-        statistics = torch.stack((mean, deviation))
     return octets, statistics.to(torch.promote_types(statistics.dtype, torch.float32))
 
 
@@ -109,8 +108,9 @@ def unpacked(octets: Tensor, statistics: Tensor, shape: tuple[int, ...], bits: i
     W = step * code + offset, with mean and deviation of the file but for rounding, so that a training goes on from
     what was stored. (The stored values themselves have a smaller deviation, and would shrink each time.)
 
-    The origin holds mean and deviation of W as they come out when they are computed, by which it is known that W was
-    not trained since; offset and step; and mean and deviation of the file.
+    The rows of the origin are mean and deviation of W as they come out when they are computed, by which it is known
+    that W was not trained since; offset and step; mean and deviation of the file; and by how much the first may differ
+    (another device may add the entries up in another order).
 
     Raises:
         ArtifactError: bits behind the last entry are not zero.
@@ -129,6 +129,6 @@ def unpacked(octets: Tensor, statistics: Tensor, shape: tuple[int, ...], bits: i
     step = step.maximum(_APART * mean.abs()).clamp_min(1e-30)
     offset = mean - step * code.mean()
     weight = (step * code + offset).to(dtype).view(shape)
-    _, seen_mean, seen_deviation = _standardised(weight)
-    origin = torch.stack((seen_mean, seen_deviation, offset.to(dtype), step.to(dtype), *statistics.unbind()))
-    return weight, origin
+    seen = torch.stack(_standardised(weight)[1:])
+    slack = (_SLACK * (seen[1] + seen[0].abs() / 10)).expand(2)
+    return weight, torch.stack((seen, torch.stack((offset, step)).to(dtype), statistics, slack))
