@@ -13,6 +13,8 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
     fold: int = Field(1, ge=1)
     split: str = "final"
+    columns: tuple[str, ...] = ()
+    most: int | None = 3
 
 
 def test_values_are_json_where_they_are_and_text_elsewhere():
@@ -27,6 +29,11 @@ def test_values_are_json_where_they_are_and_text_elsewhere():
 def test_a_configuration_or_one_line_for_each_problem():
     assert config_of(Options, {"fold": 3}, "mine") == Options(fold=3)
     assert config_of(None, {}, "mine") is None
+    # text is read as in a flag
+    assert config_of(Options, {"columns": "a,b"}, "mine") == Options(columns=("a", "b"))
+    assert config_of(Options, {"columns": ["a"], "most": "none"}, "mine") == Options(
+        columns=("a",), most=None
+    )
     with pytest.raises(ConfigError, match=r"^--set fold: mine takes no options$"):
         config_of(None, {"fold": 3}, "mine")
     with pytest.raises(ConfigError) as caught:

@@ -32,17 +32,22 @@ def parse_settings(given: Sequence[str]) -> dict[str, Any]:
 
 
 def config_of(schema: type[BaseModel] | None, settings: dict[str, Any], name: str) -> BaseModel | None:
-    """Return the configuration of `name` with these settings; None where it takes none.
+    """Return the configuration of `name` with these settings, text read as in a flag; None where it takes none.
 
     Raises:
         ConfigError: it takes no options, has no such option, or refuses a value; one line for each.
     """
     from peftx.config.errors import problems
+    from peftx.config.options import coerce, options_of
 
     if schema is None:
         if settings:
             raise ConfigError(f"--set {next(iter(settings))}: {name} takes no options")
         return None
+    options = {option.path: option for option in options_of(schema)}
+    settings = {
+        key: coerce(value, options[key]) if key in options else value for key, value in settings.items()
+    }
     try:
         return schema(**settings)
     except ValidationError as error:
