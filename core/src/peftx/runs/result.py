@@ -61,9 +61,9 @@ class RunResult:
 
 
 def result_table(record: Mapping[str, Any]) -> Table:
-    """Method beside baselines: trainable parameters, bytes stored and resident, peak memory, seconds, validation and test score;
-    where validation chose another epoch than the last in some row, the last epoch's test score; where it was asked for,
-    the best on test."""
+    """Method beside baselines: trainable parameters, bytes stored and resident, peak memory, seconds, validation and
+    test score; where validation chose another epoch than the last in some row, the last epoch's test score; where it
+    was asked for, the best on test."""
     primary, unit = record["primary"], record["units"].get(record["primary"], "")
     title = f"{primary} {unit}".strip()
     show = percent if unit == "%" else "{:.4g}".format
