@@ -54,5 +54,5 @@ def least_squares(windows: Windows, ridge: float = 0.0) -> tuple[NDArray[np.floa
         )
     penalty = np.full(width, ridge)
     penalty[-1] = 0.0  # the intercept is free
-    solution: NDArray[np.float64] = np.linalg.lstsq(gram + np.diag(penalty), cross, rcond=None)[0]
+    solution = np.linalg.lstsq(gram + np.diag(penalty), cross, rcond=None)[0].astype(np.float64)
     return solution[:-1].T.copy(), solution[-1].copy()

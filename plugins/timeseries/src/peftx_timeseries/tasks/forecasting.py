@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from peftx_timeseries.models.linear import least_squares
 from peftx_timeseries.series.scaling import Scaler
 from peftx_timeseries.series.series import SeriesSplit
 from peftx_timeseries.series.windows import Windows
+from peftx_timeseries.tasks.predicting import SUFFIXES, forecasts
 from peftx_timeseries.tasks.recipes import recipe
 from peftx_timeseries.tasks.shapes import Shapes
 
@@ -37,6 +39,7 @@ class Forecasting(Task):
     primary: ClassVar[str] = "mse"
     higher_is_better: ClassVar[bool] = False
     units: ClassVar[Mapping[str, str]] = {"coverage": "%"}
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     config: ForecastingConfig
 
@@ -162,6 +165,22 @@ class Forecasting(Task):
         if "seen" in batch and isinstance(model, Forecaster):
             return model(batch["x"], batch["seen"])
         return model(batch["x"])
+
+    def forecast(self, model: nn.Module, x: Tensor) -> Tensor:  # (B, H) or (B, H, Q)
+        """Forecast from standardised windows (B, L) in which NaN stands for a missing value."""
+        values, seen = filled(x)
+        gaps = bool((seen == 0).any())
+        return self.forward(model, {"x": values, "seen": seen} if gaps else {"x": values})
+
+    def predict(
+        self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"
+    ) -> list[dict[str, Any]]:
+        """Return the forecast of each table, see `peftx_timeseries.tasks.predicting.forecasts`; `top` means nothing.
+
+        Raises:
+            DataError: a file cannot be read, lacks a channel, or is shorter than the input.
+        """
+        return forecasts(self, model, [Path(path) for path in inputs], device)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean squared or absolute error, or the pinball loss of quantiles, over the observed values."""
