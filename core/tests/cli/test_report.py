@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -24,6 +25,15 @@ def test_it_may_be_written_elsewhere_and_told_as_json(peftx, write_run, tmp_path
     status, out, _ = peftx("report", "a", "--out", "page.html", "--json")
     assert status == 0 and json.loads(out) == {"folder": "a", "report": "page.html"}
     assert (tmp_path / "page.html").is_file() and not (tmp_path / "a" / "report.html").exists()
+
+
+def test_it_may_be_written_without_samples(peftx, write_run, tmp_path, monkeypatch) -> None:
+    write_run(tmp_path / "a")
+    asked, module = [], importlib.import_module("peftx.report")
+    real = module.write_run
+    monkeypatch.setattr(module, "write_run", lambda *a, **k: asked.append(k["samples"]) or real(*a, **k))
+    assert peftx("report", "a")[0] == 0 and peftx("report", "a", "--no-samples")[0] == 0
+    assert asked == [True, False]
 
 
 def test_a_file_that_is_no_page_is_left_alone(peftx, write_run, tmp_path) -> None:

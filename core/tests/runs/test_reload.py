@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from peftx.config.run import RunConfig
-from peftx.errors import ArtifactError, DataError, RunError
+from peftx.errors import ArtifactError, DataError, RunError, UserError
 from peftx.plugins.registry import Registry
 from peftx.runs import evaluate, execute, predict
 
@@ -149,3 +149,17 @@ def test_a_configuration_of_another_version_is_refused(folder: Path, registry: R
     path.write_text("warp_speed = 9\n" + path.read_text())
     with pytest.raises(RunError, match=r"config\.toml does not fit this version.*warp"):
         evaluate(folder, registry)
+
+
+def test_explaining_needs_an_empty_folder_and_a_task_that_can(
+    folder: Path, registry: Registry, tmp_path: Path
+) -> None:
+    point = tmp_path / "point.txt"
+    point.write_text("0 0 0 0 0 0 0 0")
+    with pytest.raises(DataError, match=r"is not empty: name a new or an empty folder"):
+        predict(folder, [point], registry=registry, explain=folder)
+    with pytest.raises(DataError, match="cannot be a folder of pictures"):
+        predict(folder, [point], registry=registry, explain=point)
+    with pytest.raises(UserError, match="Sorting cannot show where an answer comes from") as caught:
+        predict(folder, [point], registry=registry, explain=tmp_path / "why")
+    assert "\n" not in str(caught.value)

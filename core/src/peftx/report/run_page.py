@@ -102,7 +102,15 @@ def _costs(source: RunSource) -> list[Html]:
 def _cost_note(source: RunSource) -> str:
     how = {str(row.get("peak_memory_how")) for row in source.rows if row.get("peak_memory_how")}
     memory = f" Memory: {'; '.join(sorted(how))}." if how else ""
-    return f"One seed, so no error bars. The dashed line joins the rows that no other beats.{memory}"
+    cached = [str(row["method"]) for row in source.rows if mapping(row.get("features")).get("cached") is True]
+    features = (
+        f" Trained on features that the frozen part computed once: {', '.join(cached)}; time and memory are of that."
+        if cached
+        else ""
+    )
+    return (
+        f"One seed, so no error bars. The dashed line joins the rows that no other beats.{memory}{features}"
+    )
 
 
 def _calibration(source: RunSource) -> list[object]:

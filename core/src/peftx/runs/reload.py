@@ -129,23 +129,48 @@ def predict(
     registry: Registry | None = None,
     *,
     device: str | None = None,
+    explain: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Predict on files with the model of a run; needs the base model and the run folder, not the data.
 
-    A folder stands for the files in it and below it that the task can read, in the order of their names.
+    A folder stands for the files in it and below it that the task can read, in the order of their names. `explain`: a
+    new or an empty folder for pictures of where each answer comes from; an answer names its own under ``explained``.
 
     Raises:
         RunError: the folder is no finished run.
-        DataError: a file cannot be read, or a folder has none of the task's.
+        DataError: a file cannot be read, a folder has none of the task's, or `explain` is taken or cannot be written.
+        UserError: the task cannot explain its answers.
     """
-    folder = Path(folder)
+    folder, pictures = Path(folder), None if explain is None else _empty(Path(explain))
     plan, record = reopen(folder, registry, device=device, locate=False)
     task = make_task(plan, without_data(record))
     files = [file for path in paths for file in _files(Path(path), task.suffixes)]
     backend, model = rebuild(plan, task, folder)
     model.eval()
     with torch.no_grad(), backend.autocast():
-        return task.predict(model, files, top=top, device=backend.device)
+        found = task.predict(model, files, top=top, device=backend.device)
+    if pictures is None:
+        return found
+    with torch.no_grad():
+        drawn = task.illustrate(
+            model, files, found, pictures, device=backend.device, autocast=backend.autocast
+        )
+    return [answer | {"explained": str(path)} for answer, path in zip(found, drawn, strict=True)]
+
+
+def _empty(folder: Path) -> Path:
+    """A folder nothing of which will be overwritten."""
+    folder = folder.expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"--explain {folder} cannot be a folder of pictures: {error.strerror or error}"
+        ) from error
+    if taken:
+        raise DataError(f"--explain {folder} is not empty: name a new or an empty folder")
+    return folder
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

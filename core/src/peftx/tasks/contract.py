@@ -233,6 +233,24 @@ class Task(ABC):
         """
         raise UserError(f"{type(self).__name__} cannot predict on single files")
 
+    def illustrate(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Path],
+        answers: Sequence[Mapping[str, Any]],
+        folder: Path,
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> list[Path]:
+        """Write into `folder`, which is there and empty, a file for each input that shows where its answer, as
+        `predict` gave it, comes from; return them.
+
+        Raises:
+            UserError: the task has no such pictures, or one cannot be written.
+        """
+        raise UserError(f"{type(self).__name__} cannot show where an answer comes from: leave --explain out")
+
 
 def in_context(task: Task, model: nn.Module, batch: Batch) -> AbstractContextManager[Any]:
     """The block a forward of `model` on `batch` runs in: its side information, if the task has any."""

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from peftx.adapters import attach
 from peftx.config.run import RunConfig
 from peftx.data import DataContext, Dataset, Split
+from peftx.errors import DataError
 from peftx.plugins import get_registry
 from peftx.runs import execute
 from peftx.runs.exhibits import exhibit
@@ -139,6 +141,26 @@ def test_what_fails_is_told_and_costs_nothing_else(monkeypatch: pytest.MonkeyPat
     notes: list[str] = []
     assert exhibit(images, model, scores, Backend("cpu"), notes.append) == {}
     assert len(notes) == 1 and "division by zero" in notes[0] and "\n" not in notes[0]
+
+
+def test_files_are_explained_beside_their_image(tmp_path: Path) -> None:
+    images = task()
+    model = images.build_model().eval()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(Noise(1, (30, 40)).images[0]).save(tmp_path / name / "one.png")
+    paths = [tmp_path / name / "one.png" for name in ("a", "b")]
+    with torch.no_grad():
+        answers = images.predict(model, paths)
+        (tmp_path / "why").mkdir()
+        written = images.illustrate(model, paths, answers, tmp_path / "why")
+    assert [path.name for path in written] == ["one.png.png", "one.png-2.png"]
+    made = Image.open(written[0])
+    assert made.size == (2 * 80, 60), "a small image is enlarged"
+    left = np.asarray(made)[::2, :80:2]
+    assert np.array_equal(left, np.asarray(Image.open(paths[0])))
+    with pytest.raises(DataError, match="cannot write"):
+        images.illustrate(model, paths, answers, tmp_path / "none")
 
 
 @pytest.mark.slow

@@ -16,6 +16,12 @@ from peftx.cli.app import State
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Answers per file.")
 @click.option("--device", help="Device to use (default: the kind the run used, if there is one).")
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write for each file a picture of where its answer comes from, into a new folder.",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line for each answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -25,6 +31,7 @@ def command(
     files: tuple[Path, ...],
     top: int,
     device: str | None,
+    explain: Path | None,
     as_csv: bool,
     as_json: bool,
 ) -> None:
@@ -34,6 +41,7 @@ def command(
     Example:
       peftx predict runs/mine photo.jpg --top 3
       peftx predict runs/mine photos --top 1 --csv > photos.csv
+      peftx predict runs/mine photo.jpg --explain why
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json: choose one")
@@ -49,7 +57,7 @@ def command(
     from peftx.cli.output import print_csv, print_json, print_table
     from peftx.runs import predict
 
-    found = predict(folder, files, top, registry, device=device)
+    found = predict(folder, files, top, registry, device=device, explain=explain)
     if as_json:
         print_json(found)
     elif as_csv:

@@ -20,7 +20,7 @@ from peftx_vision.config.tasks import ClassificationConfig, TimmConfig
 from peftx_vision.data.images import EXTENSIONS, open_image
 from peftx_vision.models.weights import provenance
 from peftx_vision.tasks import pixels as px
-from peftx_vision.tasks.gallery import gallery
+from peftx_vision.tasks.gallery import gallery, illustrate
 from peftx_vision.tasks.images import ImageBatches, PreparedSplit
 from peftx_vision.tasks.recipes import recipe
 
@@ -211,6 +211,19 @@ class Classification(Task):
     ) -> dict[str, Any]:
         """Return small pictures of the surest mistakes, and maps of where some predictions come from; see `gallery`."""
         return gallery(self, model, split, details, device=device, autocast=autocast)
+
+    def illustrate(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Path],
+        answers: Sequence[Mapping[str, Any]],
+        folder: Path,
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> list[Path]:
+        """Write for each file the image beside the evidence for its class; see `peftx_vision.tasks.gallery`."""
+        return illustrate(self, model, inputs, answers, folder, device=device, autocast=autocast)
 
     def _weights(self, device: torch.device) -> Tensor | None:  # (C,)
         """N / (C n_c) of the n_c training images of each class; their mean over all N images is 1."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from peftx.errors import DataError
+from peftx_vision.data.images import open_image
 from peftx_vision.tasks import pixels as px
 from peftx_vision.tasks.saliency import evidence, grid_of
 from peftx_vision.tasks.thumbnails import encode, overlay, thumbnail
@@ -17,10 +21,12 @@ from peftx_vision.tasks.thumbnails import encode, overlay, thumbnail
 if TYPE_CHECKING:
     from peftx_vision.tasks.classification import Classification
 
-__all__ = ["evidence_of", "gallery"]
+__all__ = ["evidence_of", "gallery", "illustrate"]
 
 #: Characters of all pictures of a run together, and seconds that its maps may take.
 CHARACTERS, SECONDS = 380_000, 6.0
+#: Pixels of the longer side of an image that is explained on its own.
+LARGE = 512
 #: Of the images with a map, one in so many is a right answer.
 RIGHT = 3
 
@@ -114,6 +120,44 @@ def _in_turn(chosen: Sequence[Item]) -> Iterator[Item]:
     for index in range(max(len(wrong), len(right))):
         yield from wrong[index : index + 1]
         yield from right[index : index + 1]
+
+
+def illustrate(
+    task: Classification,
+    model: nn.Module,
+    inputs: Sequence[Path],
+    answers: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    device: torch.device | str,
+    autocast: Autocast,
+) -> list[Path]:
+    """Write NAME.png for each file: the image, and beside it in grey with the evidence for its class in colour.
+
+    Raises:
+        DataError: an image cannot be read, or a picture not be written.
+    """
+    written: list[Path] = []
+    for path, answer in zip(inputs, answers, strict=True):
+        image = open_image(Path(path))
+        pixels = px.prepare(image, task.spec, f"image {path}")
+        predicted = list(task.data.classes).index(answer["class"])
+        cells = evidence_of(task, model, pixels, predicted, device=device, autocast=autocast)
+        drawn = overlay(image, cells, task.spec, LARGE)
+        both = Image.new("RGB", (2 * drawn.width, drawn.height))
+        both.paste(thumbnail(image, LARGE).resize(drawn.size, Image.Resampling.NEAREST), (0, 0))
+        both.paste(drawn, (drawn.width, 0))
+        # two folders may hold a file of one name
+        number, out = 1, folder / f"{Path(path).name}.png"
+        while out in written:
+            number += 1
+            out = folder / f"{Path(path).name}-{number}.png"
+        try:
+            both.save(out)
+        except OSError as error:
+            raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+        written.append(out)
+    return written
 
 
 def evidence_of(
