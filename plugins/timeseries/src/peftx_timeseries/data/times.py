@@ -143,7 +143,7 @@ def to_utc(times: Times, zone: str, what: str) -> Times:
         )
     try:
         local = index.tz_localize(zone, ambiguous="infer")
-    except ValueError as error:
+    except Exception as error:  # a ValueError since pandas 3, before it an error of pytz, which need not be there
         raise DataError(
             f"{what}: clocks of {zone} show an hour twice when summer time ends, and the rows do not say which is "
             f"which ({' '.join(str(error).split())[:120]}): write times with their offset, such as "
