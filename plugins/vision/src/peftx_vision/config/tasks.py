@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["ClassificationConfig", "TimmConfig", "VitMicroConfig"]
 
@@ -78,6 +78,21 @@ class ClassificationConfig(BaseModel):
         le=24,
         description="how many of the pictures, and of right answers, get a map of where the prediction comes from",
     )
+
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """The options in use that give other training images in every epoch."""
+        options = ("hflip", "crop", "rand_augment", "mixup", "cutmix")
+        return tuple(name for name in options if getattr(self, name))
+
+    @model_validator(mode="after")
+    def _features_stay(self) -> Self:
+        if self.cache_features == "on" and self.changing:
+            raise ValueError(
+                f"cache_features on needs the same training images in every epoch, and {' and '.join(self.changing)} "
+                "would change them: leave one of them out"
+            )
+        return self
 
 
 class VitMicroConfig(BaseModel):

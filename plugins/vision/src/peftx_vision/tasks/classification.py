@@ -129,8 +129,7 @@ class Classification(Task):
 
     def feature_obstacle(self) -> str:
         """Say which option changes training images from one epoch to the next."""
-        changing = ("hflip", "crop", "rand_augment", "mixup", "cutmix")
-        found = [name for name in changing if getattr(self.config, name)]
+        found = self.config.changing
         return (
             f"{' and '.join(found)} {'change' if found[1:] else 'changes'} training images" if found else ""
         )
