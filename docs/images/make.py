@@ -1,15 +1,17 @@
 """The pictures of pages in this folder, taken again: a headless Chromium looks at a run and at a bench that were done.
 
-    python docs/images/make.py --run RUN [--bench BENCH]
+    python docs/images/make.py --run RUN [--bench BENCH] [--gallery RUN]
 
 RUN and BENCH are folders of `peftx run` and `peftx bench`; they are only read. The pictures are report_run.png,
-report_run_dark.png and report_bench.png, 1,280 pixels wide. PEFTX_BROWSER may name the browser.
+report_run_dark.png, report_bench.png and report_gallery.png (the panel of images alone), 1,280 pixels wide.
+PEFTX_BROWSER may name the browser.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from peftx.plugins import get_registry
 from peftx.report import write_run
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT = 1280, 1650
+WIDTH, HEIGHT, GALLERY = 1280, 1650, 1230
 MOST = 300_000
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -35,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", type=Path, help="folder of a finished run")
     parser.add_argument("--bench", type=Path, help="folder of a finished bench")
+    parser.add_argument("--gallery", type=Path, help="folder of a finished run of vision, for its images")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the pictures (default: this one)")
     given = parser.parse_args()
     registry, taken = get_registry(), []
@@ -47,14 +50,26 @@ def main() -> int:
         if given.bench:
             write_page(given.bench, registry, page)
             taken.append(picture(page, given.out / "report_bench.png", profile))
+        if given.gallery:
+            write_run(given.gallery, registry, page)
+            page.write_text(alone(page.read_text("utf-8"), "Images"), encoding="utf-8")
+            taken.append(picture(page, given.out / "report_gallery.png", profile, height=GALLERY))
     for path in taken:
         print(f"{path}: {path.stat().st_size:,} bytes")
     return int(any(path.stat().st_size > MOST for path in taken))
 
 
-def picture(page: Path, out: Path, profile: Path, *more: str) -> Path:
+def alone(text: str, title: str) -> str:
+    """A page with one of its sections alone."""
+    sections = re.findall(r"<section .*?</section>", text, re.S)
+    wanted = next(one for one in sections if f"<h2>{title}</h2>" in one)
+    head = text.partition("<body>")[0]
+    return f'{head}<body><main class="wide">{wanted}</main></body></html>'
+
+
+def picture(page: Path, out: Path, profile: Path, *more: str, height: int = HEIGHT) -> Path:
     """The top of a page, as a picture."""
-    command = [browser(), *FLAGS, *more, f"--user-data-dir={profile}", f"--window-size={WIDTH},{HEIGHT}"]
+    command = [browser(), *FLAGS, *more, f"--user-data-dir={profile}", f"--window-size={WIDTH},{height}"]
     out = out.resolve()
     subprocess.run(
         [*command, f"--screenshot={out}", page.as_uri()], check=True, timeout=120, stderr=subprocess.DEVNULL

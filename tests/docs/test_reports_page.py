@@ -62,7 +62,7 @@ def test_the_python_of_the_page_runs(page, run, monkeypatch, capsys) -> None:
 
 def test_its_pictures_are_1280_wide_and_below_300_kB(page, repository) -> None:
     names = re.findall(r"!\[[^\]]+\]\(images/(\S+)\)", page)
-    assert len(names) == 3
+    assert len(names) == 4
     for name in names:
         data = (repository / "docs" / "images" / name).read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) < 300_000, name
