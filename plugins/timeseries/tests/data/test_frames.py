@@ -25,6 +25,7 @@ def test_a_wide_frame_however_its_times_are_kept(table: Table) -> None:
         from_frame(indexed.rename_axis("when")),
         from_frame(indexed.set_axis(indexed.index.to_period("D"))),
         from_frame(plain.set_axis(range(7, 67))),
+        from_frame(plain.assign(date=times.dt.to_period("D"))),
     ]
     assert len({data.fingerprint for data in made}) == 1 and made[0].card["frequency"] == "D"
     assert made[0].name == "timeseries.csv:frame"
@@ -49,6 +50,17 @@ def test_rows_in_errors_are_counted_from_one(table: Table) -> None:
         from_frame(table().rename(columns={"b": "a"}))
     with pytest.raises(DataError, match="the column 'b' holds times, not numbers"):
         from_frame(table().assign(b=pd.Timestamp("2024-01-01")))
+
+
+def test_one_series_and_cells_that_are_no_numbers_of_any_kind(table: Table) -> None:
+    held = table().set_index("date")["a"]
+    assert from_frame(held).card["channels"] == ["a"]
+    assert from_frame(held.rename(None)).card["channels"] == ["value"]
+    for strange in (1j, pd.Timedelta("1h"), [1], 10**400, "x"):
+        with pytest.raises(
+            DataError, match=r"frame: row 1 has .* in the column 'c', which is (no number|infinite)"
+        ):
+            from_frame(table().assign(c=pd.Series([strange] * 60)))
 
 
 def test_options_are_those_of_files(table: Table) -> None:

@@ -79,7 +79,8 @@ def test_each_series_is_made_regular_by_itself(write: Write) -> None:
     path = write(held.drop(index=[50, 51]).to_csv(index=False))
     assert refused(path) == (
         "x.csv, series b: before line 52 (2021-01-13) 2 rows are missing, from 2021-01-11 on at the frequency D: give "
-        "--data.regular fill, which takes them for missing values"
+        "--data.regular fill, which takes them for missing values, or keep, which takes the rows as they "
+        "stand"
     )
     data = read(path, regular="fill")
     assert (

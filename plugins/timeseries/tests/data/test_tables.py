@@ -141,7 +141,8 @@ def test_an_infinite_cell_is_named(write: Write) -> None:
         ("", "x.csv is empty"),
         ("\n \n", "x.csv is empty"),
         ("date,a,b\n", "x.csv has a header and no rows"),
-        ("1,2,3\n4,5,6\n", "x.csv has no header: its first line holds numbers alone"),
+        ("1,2,3\n4,5,6\n", "x.csv has no header: its first line holds dates and numbers alone"),
+        ("2024-01-01 00:00,5,6\n2024-01-01 01:00,5,6\n", "x.csv has no header: its first line"),
         (
             "a,b\n1,2\n3,4\n",
             "x.csv has no date column: none is called date, time, timestamp or ds, and the first, 'a', ",

@@ -38,6 +38,7 @@ def refused(*cells: object, **options: str) -> str:
         ("30/01/2024 00:00:00", "31/01/2024 06:00:00"),
         ("30-01-2024 00:00", "31-01-2024 06:00"),
         (" 2024-01-30 00:00:00", "2024-01-31 06:00:00 "),
+        ("01/30/2024 12:00 AM", "01/31/2024 6:00 AM"),
         (pd.Timestamp("2024-01-30"), pd.Timestamp("2024-01-31 06:00")),
     ],
 )
@@ -49,6 +50,11 @@ def test_ways_of_writing_the_same(cells: tuple[str, str]) -> None:
 def test_years_and_days_without_a_separator_are_times_and_other_whole_numbers_count_rows() -> None:
     assert parsed(1999, 2000) == ["1999-01-01T00:00:00", "2000-01-01T00:00:00"]
     assert parsed(20240130, 20240131) == ["2024-01-30T00:00:00", "2024-01-31T00:00:00"]
+    assert parsed("1990Q1", "1990-q4") == ["1990-01-01T00:00:00", "1990-10-01T00:00:00"]
+    assert looks_like_times(column("1990Q1")) and "'1990Q5'" in refused("1990Q1", "1990Q5")
+    assert parsed(1704067200, 1704070800) == ["2024-01-01T00:00:00", "2024-01-01T01:00:00"]
+    assert parsed("1704067200000", "1704070800000")[1] == "2024-01-01T01:00:00"
+    assert not is_count(column(1704067200, 1704070800)) and is_count(column(1704067200, 5))
     assert not is_count(column(1999, 2000)) and not is_count(column("20240130", "20240131"))
     assert is_count(column(1, 2, 3)) and is_count(column(20240132, 20240133)) and not is_count(column(1.5, 2))
     assert (

@@ -82,7 +82,8 @@ def test_a_gap_is_named_and_filled_on_request() -> None:
     message = refused(rows(*times))
     assert message == (
         "x.csv: before line 7 (2024-01-01 08:00:00) 3 rows are missing, from 2024-01-01 05:00:00 on at the frequency "
-        "h: give --data.regular fill, which takes them for missing values"
+        "h: give --data.regular fill, which takes them for missing values, or keep, which takes the rows as they "
+        "stand"
     )
     found, _ = regularise(rows(*times), regular="fill")
     assert np.isnan(found.values[5:8]).all() and np.isfinite(np.delete(found.values, [5, 6, 7], 0)).all()

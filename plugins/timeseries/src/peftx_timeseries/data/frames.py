@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["from_frame", "from_long"]
 
 
-def from_frame(frame: pd.DataFrame, *, name: str = "frame", **options: Any) -> Dataset:
-    """Return the data set of a wide frame: one row for each time, one column for each channel.
+def from_frame(frame: pd.DataFrame | pd.Series, *, name: str = "frame", **options: Any) -> Dataset:
+    """Return the data set of a wide frame, one row for each time and one column for each channel, or of one series.
 
     Times are its DatetimeIndex or PeriodIndex, or a column as in a file. `options`: those of `CsvConfig`, without
     `path`. Rows in errors are counted from 1.

@@ -7,7 +7,9 @@ the first line with too many or too few cells, which a parser would fill up in s
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ __all__ = ["Table", "find_file", "frame_table", "opened", "read_table", "reading
 _SEPARATORS = (b",", b";", b"\t", b"|")
 #: Cells that stand for a missing value.
 _MISSING = ["", "?", "NaN", "nan", "NA", "N/A", "n/a", "NULL", "null", "None", "none", "<NA>", "#N/A", "#NA"]
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D|$)")
 _PARQUET = (".parquet", ".pq")
 
 
@@ -92,8 +95,8 @@ def read_table(path: Path) -> Table:
     return _parquet(path) if path.suffix.lower() in _PARQUET else _csv(path)
 
 
-def frame_table(frame: pd.DataFrame, what: str) -> Table:
-    """The table of a pandas frame; a named or datetime index becomes a column.
+def frame_table(frame: pd.DataFrame | pd.Series, what: str) -> Table:
+    """The table of a pandas frame, or of one series; a named or datetime index becomes a column.
 
     Raises:
         DataError: it has no rows or no columns, or two columns of the same name.
@@ -101,6 +104,8 @@ def frame_table(frame: pd.DataFrame, what: str) -> Table:
     import numpy as np
     import pandas as pd
 
+    if isinstance(frame, pd.Series):
+        frame = frame.to_frame("value" if frame.name is None else str(frame.name))
     # a table's index is its row numbers, or what people index series by
     if isinstance(frame.index, pd.DatetimeIndex | pd.MultiIndex) or frame.index.name is not None:
         if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
@@ -113,6 +118,8 @@ def frame_table(frame: pd.DataFrame, what: str) -> Table:
         frame = frame.set_axis(frame.index.to_timestamp()).rename_axis("date").reset_index()
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     _check_names([str(name) for name in frame.columns], what)
+    periods = [name for name in frame.columns if isinstance(frame[name].dtype, pd.PeriodDtype)]
+    frame = frame.assign(**{name: frame[name].dt.to_timestamp() for name in periods})
     if not len(frame):
         raise DataError(f"{what} has no rows")
     return Table(what, frame.reset_index(drop=True), np.arange(1, len(frame) + 1), "row")
@@ -233,9 +240,10 @@ def _scan(path: Path) -> _Shape:
             lines.append(number)
     if not names:
         raise DataError(f"{path.name} is empty")
-    if all(_number(name) for name in names):
+    if all(_number(name) or _DATE.match(name) for name in names):
         raise DataError(
-            f"{path.name} has no header: its first line holds numbers alone; write the names of the columns there"
+            f"{path.name} has no header: its first line holds dates and numbers alone; write the names of the columns "
+            "there"
         )
     if not lines:
         raise DataError(f"{path.name} has a header and no rows")
@@ -270,6 +278,6 @@ def _counts_rows(column: pd.Series) -> bool:
 
 
 def _check_names(names: list[str], what: str) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{what} has two columns called {twice!r}: rename or remove one")

@@ -180,10 +180,15 @@ def numbers(table: Table, column: str) -> Values:
             f"{table.what}: the column {column!r} holds times, not numbers: it may be the column of times "
             f"(--data.time {column}), or else leave it out with --data.drop {column}"
         )
+    if held.dtype.kind in "cm":  # complex numbers, and spans of time
+        raise DataError(_strange(table, column, 0, "is no number"))
     if pd.api.types.is_numeric_dtype(held.dtype) or pd.api.types.is_bool_dtype(held.dtype):
         found = held.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        read = pd.to_numeric(held, errors="coerce")
+        try:
+            read = pd.to_numeric(held, errors="coerce")
+        except OverflowError:
+            read = pd.to_numeric(held.astype(str), errors="coerce")
         strange = (read.isna() & held.notna()).to_numpy()
         if strange.any():
             raise DataError(_strange(table, column, int(np.argmax(strange)), "is no number"))

@@ -7,6 +7,7 @@ that a clock shows twice is told apart by the order of the rows; one that it nev
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from peftx.errors import DataError
@@ -23,7 +24,8 @@ __all__ = ["is_count", "looks_like_times", "parse_times", "to_utc"]
 
 #: Orders of day, month and year that are tried where times are not ISO 8601.
 _DATES = ("%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%Y")
-_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H-%M-%S")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H-%M-%S", " %I:%M %p", " %I:%M:%S %p")
+_QUARTER = r"(\d{4})[- ]?[Qq]([1-4])"
 _OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"
 
 
@@ -38,14 +40,15 @@ def looks_like_times(column: pd.Series) -> bool:
     first = column.dropna().head(1)
     if not len(first):
         return False
-    text = first.astype(str).str.strip()
+    text = _quarters(first.astype(str).str.strip())
     if text.str.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?").iloc[0]:
         return False
     return any(_tried(text, way).notna().all() for way in _ways(text))
 
 
 def is_count(column: pd.Series) -> bool:
-    """Whether times are whole numbers that count rows, and not years or days written without a separator."""
+    """Whether times are whole numbers that count rows, and not years, days written without a separator, or seconds or
+    milliseconds since 1970."""
     import pandas as pd
 
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -58,7 +61,7 @@ def is_count(column: pd.Series) -> bool:
         numbers.between(16_000_101, 22_001_231).all()
         and _tried(numbers.astype("int64").astype(str), "%Y%m%d").notna().all()
     )
-    return not (year or day)
+    return not (year or day or _since_1970(numbers))
 
 
 def parse_times(
@@ -80,9 +83,15 @@ def parse_times(
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         zoned = getattr(column.dt, "tz", None) is not None
         return _plain(column, _midnight(column)), zoned
+    if (
+        not time_format
+        and not is_count(column)
+        and (unit := _since_1970(pd.to_numeric(column, errors="coerce")))
+    ):
+        return _plain(pd.to_datetime(pd.to_numeric(column), unit=unit), False), True
     if pd.api.types.is_numeric_dtype(column.dtype):
         column = column.astype("int64") if (column % 1 == 0).all() else column
-    text = column.astype(str).str.strip()
+    text = _quarters(column.astype(str).str.strip())
     ways = (time_format,) if time_format else _ways(text)
     found = {way: _tried(text, way) for way in ways}
     best = max(found, key=lambda way: int(found[way].notna().sum()))
@@ -143,13 +152,32 @@ def to_utc(times: Times, zone: str, what: str) -> Times:
         )
     try:
         local = index.tz_localize(zone, ambiguous="infer")
-    except Exception as error:  # a ValueError since pandas 3, before it an error of pytz, which need not be there
+    except (
+        Exception
+    ) as error:  # a ValueError since pandas 3, before it an error of pytz, which need not be there
         raise DataError(
             f"{what}: clocks of {zone} show an hour twice when summer time ends, and the rows do not say which is "
             f"which ({' '.join(str(error).split())[:120]}): write times with their offset, such as "
             "2024-10-27T02:00+02:00, or in UTC"
         ) from error
     return np.asarray(local.tz_convert("UTC").tz_localize(None), dtype="datetime64[us]")
+
+
+def _quarters(text: pd.Series) -> pd.Series:
+    """Quarters such as 1990Q2 as their first days; all else as it is."""
+    if not len(text) or not re.fullmatch(_QUARTER, str(text.iloc[0])):
+        return text
+    return text.str.replace(
+        f"^{_QUARTER}$", lambda found: f"{found[1]}-{3 * int(found[2]) - 2:02}-01", regex=True
+    )
+
+
+def _since_1970(numbers: pd.Series) -> str:
+    """The unit of times that count from 1970 on, from September 2001 to the year 2286; empty where they do not."""
+    for unit, least in (("s", 10**9), ("ms", 10**12)):
+        if len(numbers) and numbers.between(least, 10 * least - 1).all():
+            return unit
+    return ""
 
 
 def _ways(text: pd.Series) -> tuple[str, ...]:

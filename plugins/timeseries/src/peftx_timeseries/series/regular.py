@@ -202,7 +202,7 @@ def _gap(rows: Rows, frequency: Frequency, steps: Indices, row: int) -> str:
     return (
         f"{rows.what}: before {rows.named(row + 1)} {missing} row{'s are' if missing > 1 else ' is'} missing, from "
         f"{rows.shown(first)} on at {_step(rows, frequency)}: "
-        "give --data.regular fill, which takes them for missing values"
+        "give --data.regular fill, which takes them for missing values, or keep, which takes the rows as they stand"
         + (_summer(rows, row + 1) if missing == 1 and frequency.unit in ("h", "min") else "")
     )
 
