@@ -6,10 +6,11 @@ Torch-free and pydantic-free: names only.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peftx.errors import ConfigError, UnknownNameError, near_matches
+from peftx.errors import ConfigError, UnknownNameError, UserError, near_matches
 from peftx.plugins.descriptors import DatasetSpec, MethodSpec, ModelSpec, TaskSpec
 from peftx.plugins.registry import Entry, Registry
 
@@ -65,8 +66,8 @@ def choose(
 
     TARGET is a domain, a task, or a method, full or bare; an empty one leaves all to the names. Flags and
     TARGET win over the file, the task's defaults fill the rest. A method of a domain without tasks takes the
-    task of the data set's domain. Raises UnknownNameError, PluginError or ConfigError; without `need_task` a
-    task that stays open is no error.
+    task of the data set's domain, or of the only domain that knows the model. Raises UnknownNameError, PluginError
+    or ConfigError; without `need_task` a task that stays open is no error.
     """
     file = file or {}
     task, method = _target(registry, target) if target else (None, None)
@@ -90,6 +91,9 @@ def choose(
         task = registry.resolve_task(data.domain)
     if method is None and file.get("method"):
         method = registry.resolve_method(file["method"], domain)
+    named = typed.get("model") or file.get("model") or ""
+    if task is None and named:
+        task = _task_of_model(registry, named)
     if task is None:
         if need_task:
             raise ConfigError(_no_task(registry, method))
@@ -98,8 +102,7 @@ def choose(
         method = registry.resolve_method(task.spec.default_method or DEFAULT_METHOD)
     if data is None and task.spec.default_data:
         data = registry.resolve_dataset(task.spec.default_data, task.domain)
-    model_name = typed.get("model") or file.get("model") or task.spec.default_model
-    return Chosen(task, method, data, *_model(registry, task, model_name))
+    return Chosen(task, method, data, *_model(registry, task, named or task.spec.default_model))
 
 
 def targets(registry: Registry) -> list[str]:
@@ -144,6 +147,23 @@ def _model(registry: Registry, task: Entry[TaskSpec], name: str) -> tuple[Entry[
             raise
         return None, name, answer if isinstance(answer, str) else ""
     return model, model.name, model.spec.config
+
+
+def _task_of_model(registry: Registry, name: str) -> Entry[TaskSpec] | None:
+    """The first task of the only domain that knows a model of this name; None where none does, or several do."""
+    domains = _domains(registry)
+    with contextlib.suppress(UserError):
+        own = registry.resolve_model(name).domain
+        return registry.resolve_task(own) if own in domains else None
+    found = []
+    for domain in domains:
+        task = registry.resolve_task(domain)
+        try:
+            _model(registry, task, name)
+        except UserError:
+            continue
+        found.append(task)
+    return found[0] if len(found) == 1 else None
 
 
 def _no_task(registry: Registry, method: Entry[MethodSpec] | None) -> str:
