@@ -270,6 +270,18 @@ def test_synthetic_and_unchecked_data_are_called_so(make_run) -> None:
     assert "generated: synthetic data" in said and "never run on the official files" in said
 
 
+def test_what_a_split_counts_and_what_a_card_says_stay_short(make_run, record) -> None:
+    data = record["data"]
+    data["unit"] = "rows"
+    data["card"] |= {
+        "channels": [f"c{number}" for number in range(800)],
+        "scaler": {"mean": [[0.123456789] * 800]},
+    }
+    text = written(make_run(record))
+    assert f"{data['sizes']['test']:,} rows" in text and "0.123456789" not in text
+    assert "800: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, …" in text and "c12," not in text
+
+
 def test_a_record_that_lacks_anything_still_has_a_page(make_run, record) -> None:
     """Whatever is taken out of a record or turned into nonsense, there is a sound page."""
     draw = random.Random(0)

@@ -110,12 +110,11 @@ def data_facts(data: Mapping[str, Any]) -> Html:
         f"{split} {size:,}" for split, size in mapping(data.get("sizes")).items() if finite(size) is not None
     )
     classes = sequence(data.get("classes"))
-    listed = ", ".join(map(str, classes[:12])) + (", …" if len(classes) > 12 else "")
     fingerprint = str(data.get("fingerprint", ""))
     pairs: list[tuple[str, object]] = [
         ("name", data.get("name")),
         (str(data.get("unit") or "samples"), sizes),
-        ("classes", f"{len(classes)}: {listed}" if classes else ""),
+        ("classes", f"{len(classes)}: {_listed(classes)}" if classes else ""),
         ("fingerprint", tag("code", f"{fingerprint[:16]}…", title=fingerprint) if fingerprint else ""),
         ("copy", _copy(mapping(data.get("copy")))),
     ]
@@ -126,9 +125,18 @@ def data_facts(data: Mapping[str, Any]) -> Html:
             pairs.append(
                 ("loader", "checked on the official files" if value else "never run on the official files")
             )
+        elif isinstance(value, Mapping):  # for programs: as long as the data are wide
+            pairs.append((str(key), "in record.json"))
+        elif isinstance(value, list | tuple):
+            pairs.append((str(key), f"{len(value)}: {_listed(value)}" if value else ""))
         else:
             pairs.append((str(key), _linked(plain(value))))
     return facts(pairs)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """The first twelve of a list."""
+    return ", ".join(plain(value) for value in values[:12]) + (", …" if len(values) > 12 else "")
 
 
 def _copy(copy: Mapping[str, Any]) -> str:
