@@ -121,7 +121,7 @@ def train_row(
     if keep and ledger.writes and adapted is not None:
         artifacts.save(adapted, ledger.folder / files.ADAPTER)
     ledger.add_details(name, scores)
-    if keep and ledger.writes:
+    if keep and config.report and ledger.writes:  # cells of a bench have no pages
         keep_samples(ledger.folder, name, exhibit(task, model, scores, backend, task.notes.append))
     figures = {
         "method": name,
