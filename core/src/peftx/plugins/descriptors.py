@@ -121,7 +121,8 @@ class DatasetSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A base model. `params`: its number of parameters when known without building it."""
+    """A base model. `params`: its number of parameters when known without building it. `trunk`: it has no head of its
+    own, since the task it is for brings one."""
 
     name: str
     summary: str
@@ -130,6 +131,7 @@ class ModelSpec:
     licence: str = ""
     source: str = ""
     params: int | None = None
+    trunk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

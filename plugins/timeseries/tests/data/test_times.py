@@ -96,6 +96,12 @@ def test_offsets_are_taken_into_account() -> None:
     times, utc = parse_times(column(*local), np.arange(3), "x")
     assert utc and [str(time)[:13] for time in times] == ["2024-03-30T23", "2024-03-31T00", "2024-03-31T01"]
     assert parsed("2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z")[1] == "2024-01-01T01:00:00"
+    assert parsed("2024-01-01 00:00+01", "2024-01-01 01:00+01")[0] == "2023-12-31T23:00:00"
+    assert parsed("2024-01-01T00:00+0100", "2024-07-01T00:00 +0200")[1] == "2024-07-01T00:00:00"
+    assert refused("2024-01-01 00:00", "2024-01-01 01:00+01:00") == (
+        "x.csv: line 3 has '2024-01-01 01:00+01:00' in the column 'date', a time with an offset from UTC, which those "
+        "before it do not have: write all times the same way"
+    )
     # dates alone are dates, in summer and in winter
     assert parsed("2024-03-30 00:00+01:00", "2024-04-01 00:00+02:00") == [
         "2024-03-30T00:00:00",

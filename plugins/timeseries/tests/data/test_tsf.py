@@ -124,6 +124,7 @@ def test_series_are_parsed_as_they_are_asked_for() -> None:
         ("@horizon 2", "@horizon two", "@horizon is 'two', expected a whole number from 1 on"),
         ("@missing true", "@missing maybe", "@missing is 'maybe', expected true or false"),
         ("@frequency monthly", "@frequency", "line 7 is '@frequency', expected @frequency and one word"),
+        ("@frequency monthly", "@", "line 7 has the unknown tag @"),
         ("@frequency monthly", "@colour red", "line 7 has the unknown tag @colour"),
         (
             "@frequency monthly\n",

@@ -54,7 +54,7 @@ def test_quantiles_against_their_definition() -> None:
     assert found["pinball"] == pytest.approx(np.nanmean(pinball), rel=1e-12)
     assert found["crps"] == pytest.approx(2 * np.nanmean(pinball), rel=1e-12)
     inside = ((f[..., 0] <= y) & (y <= f[..., 2]))[np.isfinite(y)]
-    assert found["coverage"] == pytest.approx(100 * inside.mean(), rel=1e-12)
+    assert found["coverage"] == pytest.approx(inside.mean(), rel=1e-12)
     assert found["width"] == pytest.approx((f[..., 2] - f[..., 0])[np.isfinite(y)].mean(), rel=1e-12)
     assert found["mae"] == pytest.approx(np.nanmean(abs(y - f[..., 1])), rel=1e-12)
     loss = pinball_loss(forecast.double(), target.double(), torch.tensor(LEVELS, dtype=torch.float64))

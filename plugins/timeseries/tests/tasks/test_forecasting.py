@@ -158,7 +158,7 @@ def test_training_lowers_the_loss(quantiles: tuple[float, ...]) -> None:
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
     if quantiles:
         found = score(made, adapted.model)
-        assert 40 < found["coverage"] <= 100 and found["crps"] == pytest.approx(2 * found["pinball"])
+        assert 0.4 < found["coverage"] <= 1 and found["crps"] == pytest.approx(2 * found["pinball"])
 
 
 RUN: dict[str, Any] = {

@@ -46,6 +46,8 @@ def built(subject: ModelSubject) -> None:
 @law("model", needs=["built"])
 def head(subject: ModelSubject) -> None:
     """The head has the width asked for and is known as the head."""
+    if subject.spec.trunk:
+        raise NotApplicable("it is a trunk, and its task brings the head")
     for outputs in (OUTPUTS, 3):
         model = subject.build(outputs)
         paths = head_of(model)

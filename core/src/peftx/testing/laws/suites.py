@@ -21,8 +21,7 @@ __all__ = ["suites"]
 
 @law("plugin", needs=["loads"])
 def suites(subject: PluginSubject) -> None:
-    """Its suites are read without torch, their full names lead somewhere, their options are valid, and their averages
-    are figures."""
+    """Its suites need no torch, name what there is, have valid options, and averages that are figures."""
     declared = [spec for _, spec in subject.declared if isinstance(spec, SuiteSpec)]
     if not declared:
         raise NotApplicable("it declares no suite")

@@ -5,7 +5,7 @@
                                     of unlike things, but the same for every method
     pinball                         mean over quantiles q of max(q e, (q - 1) e), e = y - y_q
     crps                            2 * pinball: the continuous ranked probability score, as far as these quantiles tell
-    coverage                        share of values between the outermost quantiles, in percent
+    coverage                        share of values between the outermost quantiles, 0 to 1
     width                           mean distance of the outermost quantiles
 
 Sums are kept in float64, so that no batch size changes a figure; missing values do not count. `n` is the number of
@@ -74,7 +74,7 @@ class ForecastMeter:
             self._add("pinball", pinball)
             self._add("crps", 2 * pinball)
             inside = (values[..., 0] <= target) & (target <= values[..., -1]) & seen
-            self._add("coverage", 100.0 * inside.double())
+            self._add("coverage", inside.double())
             self._add("width", (values[..., -1] - values[..., 0]) * seen)
         rows, counts = squared.sum(0).cpu(), seen.double().sum(0).cpu()
         self._by_row = rows if self._by_row is None else self._by_row + rows

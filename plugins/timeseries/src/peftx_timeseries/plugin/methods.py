@@ -64,7 +64,7 @@ def peftx_methods() -> Iterator[MethodSpec]:
         paper="arXiv:2603.29756",
         licence="Apache-2.0",
         tags=("low-rank",),
-        needs=Needs(sites=("linear", "embedding")),
+        needs=Needs(sites=("linear", "linear_t", "conv1d", "conv2d", "embedding", "packed_attention")),
         size="rank",
     )
     yield MethodSpec(
@@ -75,7 +75,6 @@ def peftx_methods() -> Iterator[MethodSpec]:
         paper="arXiv:2302.11939",
         licence="Apache-2.0",
         tags=("selective",),
-        needs=Needs(sites=("norm", "parameter")),
     )
     for name, summary, target, config, trained, paper in _COMPARED:
         yield MethodSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,7 +38,6 @@ class Forecasting(Task):
 
     primary: ClassVar[str] = "mse"
     higher_is_better: ClassVar[bool] = False
-    units: ClassVar[Mapping[str, str]] = {"coverage": "%"}
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     config: ForecastingConfig
