@@ -16,5 +16,7 @@ def test_the_names_are_those_of_the_pack(domain):
     tables = (registry.methods, registry.tasks, registry.datasets, registry.models)
     names = {entry.name for table in tables for entry in table.values() if entry.domain == domain}
     bare = {name.partition(".")[2] for name in names}
-    bare |= {alias for one in registry.datasets.values() if one.domain == domain for alias in one.spec.aliases}
+    bare |= {
+        alias for one in registry.datasets.values() if one.domain == domain for alias in one.spec.aliases
+    }
     assert set(CATALOGUE[domain].names) == bare

@@ -91,9 +91,9 @@ def choose(
         task = registry.resolve_task(data.domain)
     if method is None and file.get("method"):
         method = registry.resolve_method(file["method"], domain)
-    named = typed.get("model") or file.get("model") or ""
-    if task is None and named:
-        task = _task_of_model(registry, named)
+    model_name = typed.get("model") or file.get("model") or ""
+    if task is None and model_name:
+        task = _task_of_model(registry, model_name)
     if task is None:
         if need_task:
             raise ConfigError(_no_task(registry, method))
@@ -102,7 +102,7 @@ def choose(
         method = registry.resolve_method(task.spec.default_method or DEFAULT_METHOD)
     if data is None and task.spec.default_data:
         data = registry.resolve_dataset(task.spec.default_data, task.domain)
-    return Chosen(task, method, data, *_model(registry, task, named or task.spec.default_model))
+    return Chosen(task, method, data, *_model(registry, task, model_name or task.spec.default_model))
 
 
 def targets(registry: Registry) -> list[str]:

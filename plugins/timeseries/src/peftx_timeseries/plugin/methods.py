@@ -64,7 +64,7 @@ def peftx_methods() -> Iterator[MethodSpec]:
         paper="arXiv:2603.29756",
         licence="Apache-2.0",
         tags=("low-rank",),
-        needs=Needs(sites=("linear", "linear_t", "conv1d", "conv2d", "embedding", "packed_attention")),
+        needs=Needs(sites=("linear", "linear_t", "conv1d", "conv2d", "embedding")),
         size="rank",
     )
     yield MethodSpec(
