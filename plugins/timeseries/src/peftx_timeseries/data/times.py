@@ -26,7 +26,9 @@ __all__ = ["is_count", "looks_like_times", "parse_times", "to_utc"]
 _DATES = ("%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%Y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H-%M-%S", " %I:%M %p", " %I:%M:%S %p")
 _QUARTER = r"(\d{4})[- ]?[Qq]([1-4])"
-_OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"
+#: An offset from UTC behind a time of the day; a day of the month may look like one.
+_OFFSET = r"[T ]\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+_BARE = r" *(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
 def looks_like_times(column: pd.Series) -> bool:
@@ -116,8 +118,20 @@ def parse_times(
             f"{what}: the times of the column {name!r}, such as {_short(text.iloc[0])}, may be day and month or month "
             f"and day: say which with --data.time-format '{other}' or '{best}'"
         )
-    if best == "ISO8601" and text.str.contains(_OFFSET, regex=True).any():
-        wall = pd.to_datetime(text.str.replace(_OFFSET, "", regex=True), errors="coerce", format="ISO8601")
+    offset = text.str.contains(_OFFSET, regex=True).to_numpy()
+    if best == "ISO8601" and offset.any():
+        if not offset.all():
+            row = int(np.argmax(offset != offset[0]))
+            has = (
+                "an offset from UTC, which those before it do not have"
+                if offset[row]
+                else "no offset from UTC"
+            )
+            raise DataError(
+                f"{what}: {word} {int(lines[row])} has {_short(text.iloc[row])} in the column {name!r}, a time with "
+                f"{has}: write all times the same way"
+            )
+        wall = pd.to_datetime(text.str.replace(_BARE, "", regex=True), errors="coerce", format="ISO8601")
         if _midnight(wall):
             return _plain(wall, True), True
         return _plain(times, False), True
@@ -192,9 +206,12 @@ def _tried(text: pd.Series, way: str) -> pd.Series:
     import pandas as pd
 
     offsets = way == "ISO8601" and bool(text.str.contains(_OFFSET, regex=True).any())
-    found = pd.to_datetime(text, format=way, errors="coerce", utc=offsets)
-    if found.dtype == object:  # a way of the user's with %z, and several offsets
-        found = pd.to_datetime(text, format=way, errors="coerce", utc=True)
+    try:
+        found = pd.to_datetime(text, format=way, errors="coerce", utc=offsets)
+    except ValueError:  # offsets of other forms, or by a format of the user's, and several of them
+        return pd.to_datetime(text, format=way, errors="coerce", utc=True)
+    if found.dtype == object:  # the same, before pandas 3
+        return pd.to_datetime(text, format=way, errors="coerce", utc=True)
     return found
 
 

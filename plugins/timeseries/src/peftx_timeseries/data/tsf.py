@@ -210,7 +210,7 @@ def _header(lines: Iterator[tuple[int, str]], what: str) -> TsfHeader:
                 f"{what}: line {number} stands before @data and does not begin with @: it is no .tsf file, or its "
                 "header is damaged"
             )
-        key, *words = line[1:].split()
+        key, *words = line[1:].split() or [""]
         key = key.lower()
         if key == "data":
             if not attributes:

@@ -34,7 +34,8 @@ class Series:
         channels: names of the M channels.
         times: (T,) datetime64, ascending; None where the source has none.
         begin, end: the rows of the split, ``begin <= row < end``; what lies before may be looked at.
-        covariates: further columns (T, K) that are known ahead of time (`known`) or only as they happen (`past`).
+        covariates: further columns (T,) by name, which are not forecast. Which of them are known ahead of time, and
+            which only as they happen, says the data set's card (`known`, `past`).
     """
 
     name: str
