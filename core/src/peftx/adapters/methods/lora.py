@@ -160,7 +160,14 @@ class LoRA(AdapterMethod):
 
     Config = LoRAConfig
     Delta: ClassVar[type[LoRADelta]] = LoRADelta
-    kinds = ("linear", "linear_t", "conv1d", "conv2d", "embedding", "packed_attention")
+    kinds: ClassVar[tuple[str, ...]] = (
+        "linear",
+        "linear_t",
+        "conv1d",
+        "conv2d",
+        "embedding",
+        "packed_attention",
+    )
 
     def check(self, plan: SitePlan, config: Any) -> None:
         refuse_dropout(plan, config.dropout)

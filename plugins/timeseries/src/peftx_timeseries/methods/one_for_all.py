@@ -29,7 +29,7 @@ class OneForAll(RsLoRA):
 
     Config = OneForAllConfig
     # dropout acts on a layer's input, and that of a packed attention is never seen
-    kinds = ("linear", "linear_t", "conv1d", "conv2d", "embedding")
+    kinds: ClassVar[tuple[str, ...]] = ("linear", "linear_t", "conv1d", "conv2d", "embedding")
     known_failures: ClassVar[dict[Any, str]] = {
         (
             "mixing",
