@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def test_folders_install_editable(make_environment, repository):
 
 def test_development_file_lists_every_distribution_editable(repository, distributions):
     lines = (repository / "requirements-dev.txt").read_text().splitlines()
-    editable = {line.removeprefix("-e ").strip() for line in lines if line.startswith("-e ")}
-    assert editable == {f"./{one.folder.relative_to(repository).as_posix()}[test]" for one in distributions}
+    editable = dict(re.findall(r"^-e (\S+)\[(\S+)\]$", "\n".join(lines), re.MULTILINE))
+    assert set(editable) == {f"./{one.folder.relative_to(repository).as_posix()}" for one in distributions}
+    assert all("test" in extras.split(",") for extras in editable.values())
 
 
 def test_editable_replaces_a_plain_install(make_environment, repository):

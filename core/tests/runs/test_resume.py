@@ -119,16 +119,16 @@ def test_a_run_killed_over_its_last_words_says_them_when_it_is_resumed(
 def test_the_checkpoint_of_a_row_goes_with_the_row(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftx.runs import rows
+    from peftx.runs import subject
 
     held: list[list[str]] = []
-    attach = rows.attach
+    attach = subject.attach
 
     def look(model: Any, name: str, **named: Any) -> Any:
         held.append(sorted(path.name for path in (tmp_path / "run" / files.CHECKPOINT).glob("*")))
         return attach(model, name, **named)
 
-    monkeypatch.setattr(rows, "attach", look)
+    monkeypatch.setattr(subject, "attach", look)
     execute(config(tmp_path / "run", baselines=["core.head", "core.full"]), registry)
     assert held == [[], [], []]
 
