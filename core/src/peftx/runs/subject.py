@@ -43,13 +43,11 @@ class Subject:
     def resident_bytes(self) -> int:
         """Bytes of the parameters and buffers that have to be there for a forward: those of the base model and of the
         adapter, without the base's copies of what the adapter owns."""
-        tensors = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
-        if self.adapted is not None:
-            owned = set(self.adapted.attachment(None).owned.keys)
-            for (site, _), tensor in self.adapted.tensors().items():
-                if site in owned:
-                    tensors.pop(id(tensor), None)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        named = dict([*self.model.named_parameters(), *self.model.named_buffers()])
+        owned = () if self.adapted is None else self.adapted.attachment().owned
+        # a block of rows of a parameter leaves the rest of it in use
+        replaced = {f"{site.module}.{site.weight}".removeprefix(".") for site in owned if site.rows is None}
+        return sum(tensor.nbytes for name, tensor in named.items() if name not in replaced)
 
 
 def base_of(method: Entry[MethodSpec], config: Any, task: Task, seed: int) -> nn.Module:

@@ -63,10 +63,10 @@ def command(
         return
     if everything:
         names = (*names, *(info.domain for info in registry.plugins if info.status != "blocked"))
-    from peftx.cli.setting import parse_settings
-
     if not names:
         raise ConfigError("name what to check, such as `peftx check core.lora`, or give --all")
+    from peftx.cli.setting import parse_settings
+
     options = parse_settings(given)
     _resolve(registry, names)
 
