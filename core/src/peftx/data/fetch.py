@@ -8,6 +8,7 @@ missing, where it comes from, and where to put it by hand.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from peftx.data.cache import whole_file
 from peftx.errors import DataError, NetworkError
 
-__all__ = ["CONNECT_SECONDS", "Remote", "fetch", "offline_by_environment", "verify"]
+__all__ = ["CONNECT_SECONDS", "Remote", "fetch", "has_checksum", "offline_by_environment", "verify"]
 
 #: Patience with hosts that do not answer, all addresses of one file together.
 CONNECT_SECONDS = 3.0
@@ -72,18 +73,27 @@ def fetch(remote: Remote, folder: Path, *, offline: bool, what: str) -> Path:
 
 def verify(path: Path, remote: Remote) -> None:
     """Raise DataError unless the file has the remote's checksum."""
-    import pooch
-
     algorithm, _, expected = remote.checksum.partition(":")
-    try:
-        found = pooch.file_hash(str(path), alg=algorithm)
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror or error})") from error
+    found = _digest(path, algorithm)
     if found != expected.lower():
         raise DataError(
             f"{path} has {algorithm} {found}, but {expected} is published for {remote.name}: "
             f"it is incomplete or altered; delete it and get it again from {remote.urls[0]}"
         )
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Whether a file has a checksum (``"md5:..."`` or ``"sha256:..."``). Raises DataError when it cannot be read."""
+    algorithm, _, expected = checksum.partition(":")
+    return _digest(path, algorithm) == expected.lower()
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, algorithm).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror or error})") from error
 
 
 def _missing(remote: Remote, final: Path, what: str, why: str) -> str:
@@ -134,7 +144,7 @@ def _download(url: str, remote: Remote, final: Path) -> None:
     with whole_file(final) as temporary:
         transfer(url, str(temporary), None)
         algorithm, _, expected = remote.checksum.partition(":")
-        found = pooch.file_hash(str(temporary), alg=algorithm)
+        found = _digest(temporary, algorithm)
         if found != expected.lower():
             raise DataError(
                 f"{url} gave a file with {algorithm} {found}, but {expected} is published for {remote.name}: "

@@ -104,6 +104,14 @@ def test_the_test_files_alone(tmp_path: Path) -> None:
     assert data.copy is not None and data.copy.kind == "partial"
 
 
+def test_fractions_are_those_of_the_part() -> None:
+    assert MnistConfig(val_fraction=0.85).val_fraction == 0.85
+    with pytest.raises(ValueError, match="test_fraction is for part t10k"):
+        MnistConfig(test_fraction=0.1)
+    with pytest.raises(ValueError, match=r"0\.85 and test_fraction 0\.2 leave nothing to train on"):
+        MnistConfig(part="t10k", val_fraction=0.85)
+
+
 def test_the_published_figures() -> None:
     for variant in (MNIST, FASHION):
         assert variant.published.counts == {"train+val": 60_000, "test": 10_000}

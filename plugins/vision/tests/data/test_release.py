@@ -171,6 +171,25 @@ def test_a_packed_part_beside_an_unpacked_one(tiny: Any) -> None:
     assert load(tiny, tiny.root).fingerprint == whole.fingerprint
 
 
+@pytest.mark.parametrize("tiny", ["svhn", "flowers102"], indirect=True)
+def test_an_altered_file_is_refused_also_where_another_lies_elsewhere(tiny: Any) -> None:
+    singles = [part for part in tiny.release.parts.values() if not part.inside]
+    first, last = singles[0], singles[-1]
+    (tiny.folder / last.path).rename(tiny.root / last.remote.name)
+    assert load(tiny, tiny.root).copy is not None
+    path = tiny.folder / first.path
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DataError, match=f"{first.remote.name} has md5 .* it is incomplete or altered"):
+        load(tiny, tiny.root)
+
+
+@pytest.mark.parametrize("tiny", ["dtd", "oxford_pets", "food101"], indirect=True)
+def test_folders_of_common_names_in_a_root_are_somebody_elses(tiny: Any) -> None:
+    """A root with images and labels is what YOLO has, not the textures."""
+    with pytest.raises(NetworkError, match="the network is switched off"):
+        load(tiny, tiny.folder.rename(tiny.root.parent / "mine"))
+
+
 @every
 def test_an_altered_archive_or_file_is_refused(tiny: Any) -> None:
     tiny.pack(tiny.root.parent / "archives")

@@ -71,7 +71,7 @@ def test_few_classes_have_a_cell_for_every_count(classes: int) -> None:
     assert panel is not None and problem(panel.body_html) == ""
     shown = [int(n) for n in re.findall(r'class="cell mid">(\d+)<', panel.body_html)]
     assert shown == [n for row in matrix for n in row if n]
-    found = cells(panel.body_html, "recall and precision by class")
+    found = cells(panel.body_html, "recall, precision and F1 by class")
     assert [row[0] for row in found] == [f"class {c}" for c in range(classes)]
     assert [row[1] for row in found] == [str(sum(row)) for row in matrix]
     assert [row[2] for row in found] == [f"{100 * row[c] / sum(row):.2f}" for c, row in enumerate(matrix)]
@@ -91,7 +91,7 @@ def test_a_hundred_classes_are_small_and_name_the_hardest() -> None:
     # every cell with a count is one square of some shade
     drawn = "".join(re.findall(r'<path d="([^"]*)" fill-opacity', panel.body_html))
     assert drawn.count("z") == sum(1 for row in matrix for n in row if n)
-    hardest = cells(panel.body_html, "recall and precision by class")
+    hardest = cells(panel.body_html, "recall, precision and F1 by class")
     recalls = sorted(100 * row[c] / sum(row) for c, row in enumerate(matrix))
     assert [float(row[2]) for row in hardest] == [round(recall, 2) for recall in recalls[:10]]
     frequent = cells(panel.body_html, "most frequent confusions")
@@ -114,7 +114,7 @@ def test_class_names_are_escaped_and_long_ones_cut() -> None:
 def test_names_that_do_not_fit_are_numbers() -> None:
     panel = confusion(source([[1, 0], [0, 1]], ["only one"]))
     assert panel is not None
-    assert [row[0] for row in cells(panel.body_html, "recall and precision by class")] == ["0", "1"]
+    assert [row[0] for row in cells(panel.body_html, "recall, precision and F1 by class")] == ["0", "1"]
 
 
 @pytest.mark.parametrize("matrix", [None, [], [[1, 2]], [[1, "a"], [0, 1]], "text", [[1.5]]])

@@ -178,7 +178,7 @@ def test_a_shift_moves_by_at_most_the_given_pixels() -> None:
             {"hflip": True, "crop": 4, "mixup": 0.2, "cutmix": 1.0, "rand_augment": "rand-m9"},
             (0.5, 0.5, 0.5),
             "augmentation",
-            "rand_augment rand-m9, hflip, crop 4, mixup 0.2, cutmix 1.0",
+            "hflip, crop 4, rand_augment rand-m9, mixup 0.2, cutmix 1.0",
         ),
     ],
 )

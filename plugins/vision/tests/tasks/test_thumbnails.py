@@ -92,3 +92,9 @@ def test_what_the_model_does_not_see_is_darker() -> None:
     made = np.asarray(overlay(np.full((50, 100, 3), 200, np.uint8), torch.zeros(4, 4), spec("crop")))
     assert made.shape == (48, 96, 3)
     assert made[:, :20].max() < made[:, 30:66].min()
+
+
+@pytest.mark.parametrize("shape", [(3000, 40), (40, 3000), (9600, 100), (2000, 16)])
+def test_very_long_images_have_a_map_too(shape: tuple[int, int]) -> None:
+    made = overlay(np.full((*shape, 3), 200, np.uint8), torch.ones(4, 4), spec("crop"))
+    assert max(made.size) == 96 and np.asarray(made).max() > 0

@@ -14,14 +14,13 @@ as they stand in the file, as every published figure has them: weather has rows 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from peftx.data.contract import DataContext, Dataset, Published
 from peftx.data.copies import Copy, compare_copy
-from peftx.data.fetch import Remote, fetch
+from peftx.data.fetch import Remote, fetch, has_checksum
 from peftx.errors import DataError
 from peftx_timeseries.config.data import CsvConfig, OfficialConfig
 from peftx_timeseries.data.borders import by_fractions, cut
@@ -173,7 +172,7 @@ class Official:
             return Copy(
                 "partial" if rows < self.rows else "altered", f"{rows:,} of {self.rows:,} rows in {path.name}"
             )
-        same = hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256 if self.sha256 else None
+        same = has_checksum(path, f"sha256:{self.sha256}") if self.sha256 else None
         return compare_copy(published, held, same)
 
 

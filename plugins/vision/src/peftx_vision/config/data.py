@@ -80,7 +80,7 @@ class CifarConfig(SplitConfig):
     )
 
 
-class MnistConfig(_TestedConfig):
+class MnistConfig(SplitConfig):
     """Options of MNIST and Fashion-MNIST, whose test set is official."""
 
     val_fraction: float = Field(
@@ -94,6 +94,17 @@ class MnistConfig(_TestedConfig):
     test_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="fraction held out for testing when part is t10k"
     )
+
+    @model_validator(mode="after")
+    def _fractions_fit_the_part(self) -> Self:
+        if self.part == "all" and "test_fraction" in self.model_fields_set:
+            raise ValueError("test_fraction is for part t10k: the whole set has an official test set")
+        if self.part == "t10k" and self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction {self.val_fraction:g} and test_fraction {self.test_fraction:g} "
+                "leave nothing to train on"
+            )
+        return self
 
 
 class TrainTestConfig(SplitConfig):

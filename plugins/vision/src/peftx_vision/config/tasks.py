@@ -81,7 +81,7 @@ class ClassificationConfig(BaseModel):
 
     @property
     def changing(self) -> tuple[str, ...]:
-        """The options in use that give other training images in every epoch."""
+        """The options in use that give other training images in every epoch, in the order they are applied."""
         options = ("hflip", "crop", "rand_augment", "mixup", "cutmix")
         return tuple(name for name in options if getattr(self, name))
 

@@ -15,7 +15,6 @@ The official test set is `test`; the official train set is split into `train` an
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from peftx.data.archives import extract
 from peftx.data.contract import DataContext, Dataset, Published
 from peftx.data.copies import compare_copy
-from peftx.data.fetch import Remote, fetch
+from peftx.data.fetch import Remote, fetch, has_checksum
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.config.data import CifarConfig
@@ -304,8 +303,7 @@ def _checked(folder: Path, layout: Layout, cache: Path) -> bool | None:
     if not layout.md5:
         return None
     names = (*layout.train, layout.test)
-    found = (hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in names)
-    return all(one == expected for one, expected in zip(found, layout.md5, strict=True))
+    return all(has_checksum(folder / name, f"md5:{md5}") for name, md5 in zip(names, layout.md5, strict=True))
 
 
 def read_batch(path: Path, layout: Layout, rows: int, classes: int) -> tuple[Pixels, Labels]:

@@ -11,7 +11,6 @@ option `file`; it is not held to the official checksum, and results on it compar
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from peftx.data.contract import SPLITS, DataContext, Dataset, Published
 from peftx.data.copies import compare_copy
-from peftx.data.fetch import Remote, fetch
+from peftx.data.fetch import Remote, fetch, has_checksum
 from peftx.data.splits import limit
 from peftx.errors import DataError, near_matches
 from peftx_vision.config.data import MedMnistConfig
@@ -110,13 +109,8 @@ def load(config: MedMnistConfig, ctx: DataContext) -> Dataset:
             else f"a file of the form of {config.flag}; compare with no published figures",
         },
         published=published if official else None,
-        copy=compare_copy(published, held, official or _md5(path) == flag.md5),
+        copy=compare_copy(published, held, official or has_checksum(path, f"md5:{flag.md5}")),
     )
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def read_file(path: Path, classes: int) -> dict[str, tuple[Pixels, Labels]]:

@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peftx.data.archives import extract
-from peftx.data.contract import SPLITS, DataContext, Dataset, Published
+from peftx.data.contract import SPLITS, DataContext, Dataset, Published, Split
 from peftx.data.copies import compare_copy
-from peftx.data.fetch import Remote, fetch
+from peftx.data.fetch import Remote, fetch, verify
 from peftx.errors import DataError
 from peftx_vision.config.data import OfficialConfig, SplitConfig
 from peftx_vision.data.listed import Listed, check_apart, splits_of
 
-__all__ = ["Found", "Part", "Release", "assemble", "hosted", "locate"]
+__all__ = ["Found", "Part", "Release", "assemble", "dataset_of", "hosted", "locate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,19 @@ def locate(release: Release, ctx: DataContext) -> Found:
     """
     root = ctx.checked_root()
     places = [] if root is None else [*(root / name for name in release.folders), root]
+    names = {Path(folder).name for folder in release.folders}
     for place in places:
-        present = {name: place / part.path for name, part in release.parts.items() if _there(part, place)}
+        # a root of another name may hold a folder called images for reasons of its own, but no file of these names
+        own = place != root or place.name in names
+        present = {
+            name: place / part.path
+            for name, part in release.parts.items()
+            if (own or not part.inside) and _there(part, place)
+        }
         missing = {name: part for name, part in release.parts.items() if name not in present}
         if not missing:
-            return _held(release, present)
-        # the root may hold a folder called images for reasons of its own
-        if present and place != root:
+            return _held(release, present, {})
+        if present and own:
             for part in missing.values():
                 if not any((where / part.remote.name).is_file() for where in places):
                     raise DataError(
@@ -96,7 +103,7 @@ def locate(release: Release, ctx: DataContext) -> Found:
                         f"get {part.remote.name} from {part.remote.urls[0]} and put it beside"
                     )
             rest = {name: _part(release, part, places, ctx) for name, part in missing.items()}
-            return Found({**present, **rest}, False)
+            return _held(release, present, rest)
     return Found({name: _part(release, part, places, ctx) for name, part in release.parts.items()}, True)
 
 
@@ -105,12 +112,14 @@ def _there(part: Part, place: Path) -> bool:
     return path.is_dir() if part.inside else path.is_file()
 
 
-def _held(release: Release, paths: Mapping[str, Path]) -> Found:
-    """What lies unpacked in a data root: its single files are held to their checksums, loose images cannot be."""
-    for name, part in release.parts.items():
+def _held(release: Release, present: Mapping[str, Path], rest: Mapping[str, Path]) -> Found:
+    """What lies unpacked in a data root, and the rest: single files are held to their checksums, loose images cannot
+    be."""
+    parts = {name: release.parts[name] for name in present}
+    for name, part in parts.items():
         if not part.inside:
-            fetch(part.remote, paths[name].parent, offline=True, what=release.name)
-    return Found(paths, all(not part.inside for part in release.parts.values()))
+            verify(present[name], part.remote)
+    return Found({**present, **rest}, not any(part.inside for part in parts.values()))
 
 
 def _part(release: Release, part: Part, places: Sequence[Path], ctx: DataContext) -> Path:
@@ -157,10 +166,22 @@ def assemble(
     ordered = {name: parts[name] for name in SPLITS if name in parts}
     classes = release.published.classes
     splits, fingerprint = splits_of(images, ordered, classes, config.limit_train, config.split_seed)
+    return dataset_of(release, found, splits, held, fingerprint, note)
+
+
+def dataset_of(
+    release: Release,
+    found: Found,
+    splits: Mapping[str, Split[Any]],
+    held: Mapping[str, int],
+    fingerprint: str,
+    note: str,
+) -> Dataset:
+    """The data set with its card. `held`: how many samples each split has before any is left out by an option."""
     return Dataset(
         name=release.name,
         splits=splits,
-        classes=classes,
+        classes=release.published.classes,
         fingerprint=fingerprint,
         card={
             "source": release.published.source,

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftx.data.contract import DataContext, Dataset, Published
-from peftx.data.copies import compare_copy
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.config.data import TrainTestConfig
 from peftx_vision.data.arrays import ArraySplit, digest
 from peftx_vision.data.matlab import read_arrays
-from peftx_vision.data.release import Part, Release, hosted
+from peftx_vision.data.release import Part, Release, dataset_of, hosted
 from peftx_vision.data.release import locate as find
 
 if TYPE_CHECKING:
@@ -69,22 +68,9 @@ def load(config: TrainTestConfig, ctx: DataContext) -> Dataset:
         "test": ArraySplit(*read_file(found["test"])),
     }
     held = {"train": len(train), "val": len(val), "test": len(splits["test"])}
-    return Dataset(
-        name=RELEASE.name,
-        splits=splits,
-        classes=classes,
-        fingerprint=digest(splits.items(), classes),
-        card={
-            "source": _SITE,
-            "licence": RELEASE.licence,
-            "synthetic": False,
-            "verified": False,
-            "note": "cropped digits, official test set; val drawn from the official train set by split_seed; "
-            "the set called extra is not used",
-        },
-        published=RELEASE.published,
-        copy=compare_copy(RELEASE.published, held, found.checked or None),
-    )
+    note = "cropped digits, official test set; val drawn from the official train set by split_seed; "
+    note += "the set called extra is not used"
+    return dataset_of(RELEASE, found, splits, held, digest(splits.items(), classes), note)
 
 
 def read_file(path: Path) -> tuple[Pixels, Labels]:

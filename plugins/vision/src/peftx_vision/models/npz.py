@@ -86,6 +86,14 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(
             f"{path} is not of the form of the original ViT release: it has no array embedding/kernel"
         )
+    for end, sides in (("embedding/kernel", 4), ("head/bias", 1)):
+        odd = next(
+            (name for name, shape in found.items() if name.endswith(end) and len(shape) != sides), None
+        )
+        if odd is not None:
+            raise ModelError(
+                f"{path} is not of the form of the original ViT release: {odd} has {len(found[odd])} sides, not {sides}"
+            )
     return found
 
 

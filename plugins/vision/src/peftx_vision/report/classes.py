@@ -150,7 +150,7 @@ def _class_table(held: Confusion, order: Sequence[int]) -> Html:
         ),
         Field("taken most for", [_rival(held, c) for c in order], "text", missing=""),
     ]
-    return table(fields, caption="recall and precision by class")
+    return table(fields, caption="recall, precision and F1 by class")
 
 
 def _extremes(held: Confusion) -> Html | None:
@@ -159,7 +159,7 @@ def _extremes(held: Confusion) -> Html | None:
     if not found:
         return None
     best, worst = max(found, key=lambda one: (one[0], -one[1])), min(found)
-    # a class without samples counts in neither mean
+    # a class without samples does not count in the mean
     present = [score for score, c in found if held.total(c)]
     told = f"Best F1: {held.classes[best[1]]} with {best[0]:.2f} %."
     told += f" Worst: {held.classes[worst[1]]} with {worst[0]:.2f} %."

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from peftx.errors import DataError, ModelError
 from peftx_vision.config.tasks import ClassificationConfig
 
-__all__ = ["InputSpec", "augment", "describe", "input_spec", "prepare", "to_input"]
+__all__ = ["InputSpec", "augment", "describe", "input_spec", "prepare", "scaled_size", "to_input"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -104,12 +104,17 @@ def prepare(image: Any, spec: InputSpec, where: str) -> Tensor:  # (channels, he
     mode = _MODES[spec.interpolation]
     if spec.resize == "squash":
         return F.resize(pixels, [spec.height, spec.width], interpolation=mode, antialias=True)
-    # scaled so that the crop is crop_pct of it, as the model was evaluated by its authors
-    scale = max(spec.height / height, spec.width / width) / spec.crop_pct
-    size = [max(spec.height, round(height * scale)), max(spec.width, round(width * scale))]
+    size = list(scaled_size(height, width, spec))
     return F.center_crop(
         F.resize(pixels, size, interpolation=mode, antialias=True), [spec.height, spec.width]
     )
+
+
+def scaled_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    """Height and width that an image is scaled to before its centre is cropped: the crop is crop_pct of it, as the
+    model was evaluated by its authors."""
+    scale = max(spec.height / height, spec.width / width) / spec.crop_pct
+    return max(spec.height, round(height * scale)), max(spec.width, round(width * scale))
 
 
 def to_input(pixels: Tensor, spec: InputSpec) -> Tensor:  # (B, channels, H, W) uint8 -> float32
@@ -153,9 +158,8 @@ def _normalisation(spec: InputSpec) -> str:
 
 def _augmentation(config: ClassificationConfig) -> str:
     """The options of training images that are on, by their names and in the order they are applied; ``none``."""
-    names = ("rand_augment", "hflip", "crop", "mixup", "cutmix")
-    held = [(name, getattr(config, name)) for name in names]
-    told = [name if value is True else f"{name} {value}" for name, value in held if value]
+    held = [(name, getattr(config, name)) for name in config.changing]
+    told = [name if value is True else f"{name} {value}" for name, value in held]
     return ", ".join(told) or "none"
 
 

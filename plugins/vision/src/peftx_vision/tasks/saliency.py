@@ -66,7 +66,8 @@ def evidence(
     or the model's numbers are not finite.
     """
     found = attributions(score, image, steps, noise).double().sum(0).cpu()
-    # the mean over cells of equal size, which the scale makes a sum
+    # the mean over cells, which the scale makes a sum where they are of one size; where the map has fewer cells than
+    # the model has patches and they do not divide the image, neighbours share a row or column of pixels
     pooled = adaptive_avg_pool2d(found[None], cells)[0].clamp(min=0).float()
     largest = pooled.max()
     return pooled / largest if bool(largest > 0) and bool(largest.isfinite()) else torch.zeros(cells)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from peftx_vision.tasks.pixels import InputSpec
+from peftx_vision.tasks.pixels import InputSpec, scaled_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -55,11 +55,15 @@ def seen_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, fl
     """Return what a model sees of an image of that size: left, top, right and bottom as shares of its sides."""
     if spec.resize == "squash":
         return 0.0, 0.0, 1.0, 1.0
-    # as `prepare` scales and crops it
-    scale = max(spec.height / height, spec.width / width) / spec.crop_pct
-    across = min(1.0, spec.width / max(spec.width, round(width * scale)))
-    down = min(1.0, spec.height / max(spec.height, round(height * scale)))
+    scaled_height, scaled_width = scaled_size(height, width, spec)
+    across, down = spec.width / scaled_width, spec.height / scaled_height
     return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2
+
+
+def _pixels(begin: float, end: float, side: int) -> slice:
+    """Shares of a side as pixels, one at least."""
+    first = min(round(begin * side), side - 1)
+    return slice(first, max(first + 1, round(end * side)))
 
 
 def overlay(image: Any, cells: Tensor, spec: InputSpec, side: int | None = SIDE) -> Picture:
@@ -73,8 +77,7 @@ def overlay(image: Any, cells: Tensor, spec: InputSpec, side: int | None = SIDE)
         size = (picture.width * factor, picture.height * factor)
         picture = picture.resize(size, Image.Resampling.NEAREST)
     left, top, right, bottom = seen_box(picture.width, picture.height, spec)
-    columns = slice(round(left * picture.width), max(1, round(right * picture.width)))
-    rows = slice(round(top * picture.height), max(1, round(bottom * picture.height)))
+    columns, rows = _pixels(left, right, picture.width), _pixels(top, bottom, picture.height)
     grey: NDArray[np.float64] = np.repeat(np.asarray(picture.convert("L"), np.float64)[:, :, None], 3, 2)
     shown = grey * 0.35
     size = (columns.stop - columns.start, rows.stop - rows.start)
