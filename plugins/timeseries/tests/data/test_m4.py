@@ -41,7 +41,7 @@ def test_train_and_test_are_joined_by_name(tmp_path: Path, place: str) -> None:
     assert (
         data.copy is not None
         and data.copy.kind == "partial"
-        and "2 of 23,000 samples in train" in data.copy.detail
+        and "2 of 23,000 series in train" in data.copy.detail
     )
 
 

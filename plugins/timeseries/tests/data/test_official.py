@@ -53,9 +53,11 @@ def test_ett_is_the_official_file_with_its_windows(real: Path, name: str) -> Non
     np.testing.assert_allclose(scaler.std[0], frame.iloc[:8640, 1:].std(ddof=0))
     for horizon, count in ((96, 2785), (192, 2689), (336, 2545), (720, 2161)):
         for length in (96, 336, 512):
-            test = Windows(data.splits["test"], length, horizon, scaler)  # type: ignore[arg-type]
+            test = Windows(data.splits["test"], length, horizon, scaler.rows_for)  # type: ignore[arg-type]
             assert test.windows == count
-        assert Windows(data.splits["train"], 336, horizon, scaler).windows == 8640 - 336 - horizon + 1  # type: ignore[arg-type]
+        assert (
+            Windows(data.splits["train"], 336, horizon, scaler.rows_for).windows == 8640 - 336 - horizon + 1
+        )  # type: ignore[arg-type]
     # the first target of test is the hour after the last of val
     assert str(data.splits["test"][0].times[11520]) == "2017-10-24T00:00:00"
 
@@ -71,7 +73,7 @@ def test_exchange_and_illness_have_the_published_rows(
     rows = tuple(split.extent for split in data.splits.values())
     assert rows == BORDERS[name]
     horizon = {"exchange": 96, "illness": 24}[name]
-    test = Windows(data.splits["test"], 96, horizon, Scaler.from_dict(data.card["scaler"]))  # type: ignore[arg-type]
+    test = Windows(data.splits["test"], 96, horizon, Scaler.from_dict(data.card["scaler"]).rows_for)  # type: ignore[arg-type]
     assert test.windows == {"exchange": 1422, "illness": 170}[name]
 
 

@@ -81,9 +81,6 @@ def test_counts_of_other_ranks_and_inputs() -> None:
 
     assert [mean(336, 8, rank) for rank in (2, 8, 16)] == [68_768, 275_072, 550_144]
     assert [mean(512, 8, 16), mean(512, 16, 16)] == [820_480, 439_552]
-    # the table's largest rank is larger than the update of the output projection can have: it is counted, not attached
-    counted = 1024 * (1024 + 768) + 1024 * (768 * 42 + 336)
-    assert counted == 35_209_216
 
 
 def test_it_starts_as_the_frozen_model_and_is_so_again_when_it_is_off() -> None:

@@ -139,7 +139,7 @@ def walk(rows: int, channels: int, missing: bool = False) -> Windows:
     if missing:
         values[rows // 2, 0] = np.nan
     split = SeriesSplit([Series("walk", values, tuple(map(str, range(channels))))])
-    return Windows(split, 12, 3, Scaler.fit(split))
+    return Windows(split, 12, 3, Scaler.fit(split).rows_for)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 10.0])

@@ -181,3 +181,19 @@ def test_rows_that_are_only_counted_are_named_by_their_number() -> None:
 def test_a_day_of_23_or_25_hours_gets_a_hint(times: list[str]) -> None:
     message = refused(rows(*times))
     assert message.endswith("give the zone, such as --data.timezone Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("alias", "times", "moved"),
+    [
+        # the first row stands on no working day
+        ("B", "2024-01-06 2024-01-08 2024-01-09 2024-01-11", "2024-01-05 2024-01-08 2024-01-09 2024-01-11"),
+        # the first row alone stands at the end of its month
+        ("ME", "2024-01-31 2024-03-14 2024-04-14 2024-06-14", "2024-01-31 2024-02-29 2024-03-31 2024-05-31"),
+    ],
+)
+def test_values_go_with_their_times_where_the_first_row_moves(alias: str, times: str, moved: str) -> None:
+    found, _ = regularise(rows(*times.split()), parse_frequency(alias), regular="fill", given=True)
+    held = {str(t)[:10]: v for t, v in zip(found.times, found.values[:, 0].tolist(), strict=True) if v == v}
+    assert held == dict(zip(moved.split(), range(4), strict=True))
+    assert len(found.times) == 5 and np.isnan(found.values).any(1).sum() == 1

@@ -20,7 +20,7 @@ def series(rows: int, channels: int = 2, begin: int = 0, end: int = -1, name: st
 
 def windows(*held: Series, length: int, horizon: int, **options: object) -> Windows:
     split = SeriesSplit(held)
-    return Windows(split, length, horizon, Scaler.identity(split), **options)  # type: ignore[arg-type]
+    return Windows(split, length, horizon, Scaler.identity(split).rows_for, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("horizon", "count"), [(96, 2785), (192, 2689), (336, 2545), (720, 2161)])
@@ -79,7 +79,7 @@ def test_values_are_standardised_by_their_own_series_and_missing_ones_stay_missi
     second.values[:] = second.values * 3 + 7
     second.values[12, 1] = np.nan
     train = SeriesSplit([first, second])
-    found = Windows(train, 4, 2, Scaler.fit(train))
+    found = Windows(train, 4, 2, Scaler.fit(train).rows_for)
     inputs, targets = found.cut(np.arange(len(found)))
     half = len(found) // 2
     own, other = (

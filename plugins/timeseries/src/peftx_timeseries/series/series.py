@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from peftx_timeseries.series.scaling import Scaler
+
     Values = NDArray[np.float64]
     Times = NDArray[np.datetime64]
 
@@ -66,17 +68,17 @@ class Series:
 
 
 class SeriesSplit(Split[Series]):
-    """Several series of one split."""
+    """Several series of one split. `scaler`: of a training split, the statistics that its data set is scaled by."""
 
-    def __init__(self, series: Sequence[Series]) -> None:
-        self.series = tuple(series)
+    def __init__(self, series: Sequence[Series], scaler: Scaler | None = None) -> None:
+        self.series, self.scaler = tuple(series), scaler
 
     def __len__(self) -> int:
         return len(self.series)
 
     def select(self, indices: Sequence[int]) -> SeriesSplit:
         """Some of the series."""
-        return SeriesSplit([self[index] for index in indices])
+        return SeriesSplit([self[index] for index in indices], self.scaler)
 
     @property
     def extent(self) -> int:

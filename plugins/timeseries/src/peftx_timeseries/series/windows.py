@@ -8,10 +8,10 @@ channel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from peftx.errors import DataError
-from peftx_timeseries.series.scaling import Scaler
 from peftx_timeseries.series.series import Series, SeriesSplit
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
     Indices = NDArray[np.int64]
+    Statistics = Callable[[Series], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 __all__ = ["Windows"]
 
@@ -31,7 +32,7 @@ class Windows:
         split: its series, all with the same channels.
         length: rows of the input, L.
         horizon: rows of the target, H.
-        scaler: values are standardised by it.
+        statistics: mean and deviation (M,) that a series is standardised by, such as `Scaler.rows_for`.
         stride: rows between two windows.
         pad: a series whose history is shorter than L is padded in front with missing values, one row of history at
             least; without it such windows do not exist.
@@ -46,7 +47,7 @@ class Windows:
         split: SeriesSplit,
         length: int,
         horizon: int,
-        scaler: Scaler,
+        statistics: Statistics,
         *,
         stride: int = 1,
         pad: bool = False,
@@ -56,9 +57,12 @@ class Windows:
 
         self.length, self.horizon, self.pad = length, horizon, pad
         self.channels = split.series[0].channels
-        self._values = [self._scaled(one, scaler) for one in split.series]
+        scaled = [_scaled(one, statistics) for one in split.series]
+        # all series one behind the other, and where each begins
+        self._values = np.concatenate(scaled)
+        self._first = np.cumsum([0, *map(len, scaled[:-1])], dtype=np.int64)
         #: whether an input may hold a missing value
-        self.gaps = pad or any(bool(np.isnan(values).any()) for values in self._values)
+        self.gaps = pad or bool(np.isnan(self._values).any())
         owners: list[Indices] = []
         starts: list[Indices] = []
         for number, one in enumerate(split.series):
@@ -94,21 +98,17 @@ class Windows:
         import numpy as np
 
         window, channel = np.divmod(np.asarray(samples, dtype=np.int64), len(self.channels))
-        inputs = np.full((len(window), self.length), np.nan, dtype=np.float32)
-        targets = np.empty((len(window), self.horizon), dtype=np.float32)
-        owner, start = self.owner[window], self.start[window]
-        back, ahead = np.arange(-self.length, 0), np.arange(self.horizon)
-        for number in np.unique(owner):
-            own = np.flatnonzero(owner == number)
-            values, column = self._values[number], channel[own, None]
-            rows = start[own, None] + back
-            there = rows >= 0
-            inputs[own] = np.where(there, values[np.maximum(rows, 0), column], np.nan)
-            targets[own] = values[start[own, None] + ahead, column]
+        first, start = self._first[self.owner[window], None], self.start[window, None]
+        rows = start + np.arange(-self.length, 0)
+        inputs = np.where(
+            rows >= 0, self._values[first + np.maximum(rows, 0), channel[:, None]], np.float32(np.nan)
+        )
+        targets = self._values[first + start + np.arange(self.horizon), channel[:, None]]
         return inputs, targets
 
-    def _scaled(self, series: Series, scaler: Scaler) -> Floats:
-        import numpy as np
 
-        mean, std = scaler.rows_for(series)
-        return ((series.values - mean) / std).astype(np.float32)
+def _scaled(series: Series, statistics: Statistics) -> Floats:
+    import numpy as np
+
+    mean, std = statistics(series)
+    return ((series.values - mean) / std).astype(np.float32)

@@ -8,19 +8,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from peftx.data.contract import DataContext, Dataset
-from peftx.errors import DataError
+from peftx.errors import ConfigError, DataError
 from peftx.tasks import Batch, ModelSource, Task
 from peftx_timeseries.config.models import HostConfig
 from peftx_timeseries.config.tasks import ForecastingConfig
 from peftx_timeseries.metrics.forecast import ForecastMeter, pinball_loss, squared_loss
-from peftx_timeseries.models.forecaster import Forecaster
+from peftx_timeseries.models.forecaster import Forecaster, patches_of
 from peftx_timeseries.models.hosts import Trunk, load_trunk
 from peftx_timeseries.models.linear import least_squares
 from peftx_timeseries.series.scaling import Scaler
-from peftx_timeseries.series.series import SeriesSplit
+from peftx_timeseries.series.series import Series, SeriesSplit
 from peftx_timeseries.series.windows import Windows
 from peftx_timeseries.tasks.predicting import SUFFIXES, forecasts
 from peftx_timeseries.tasks.recipes import recipe
@@ -52,16 +53,24 @@ class Forecasting(Task):
         self._card: dict[str, Any] = {}
 
     @property
-    def scaler(self) -> Scaler:
-        """Mean and deviation of the training rows, as the data set's card has them; none for sets of many series."""
+    def scaler(self) -> Scaler | None:
+        """The statistics of the training rows, of the card or of the training split; None where neither is here: a run
+        on many series, without its data."""
         if self._scaler is None:
-            stored = self.data.card.get("scaler")
-            train = self.data.splits["train"]
+            stored, train = self.data.card.get("scaler"), self.data.splits["train"]
             if stored is not None:
                 self._scaler = Scaler.from_dict(dict(stored))
-            else:
-                self._scaler = Scaler.identity(_series(train))
+            elif isinstance(train, SeriesSplit):
+                self._scaler = train.scaler or Scaler.fit(train)
         return self._scaler
+
+    def statistics(self, one: Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation (M,) that a series is standardised by; its own where there are none of the training.
+
+        Raises:
+            DataError: its channels are others than those of the training.
+        """
+        return (self.scaler or Scaler.fit(SeriesSplit([one]))).rows_for(one)
 
     def windows(self, split: str, *, stride: int | None = None) -> Windows:
         """All windows of a split, `stride` rows apart (default: the configuration's).
@@ -71,14 +80,11 @@ class Forecasting(Task):
         """
         step = stride or {"train": self.config.stride, "val": self.config.val_stride}.get(split, 1)
         if (split, step) not in self._windows:
-            # held-out series may be others than those of training, which are scaled by their own statistics
-            held = _series(self.data.splits[split])
-            scaler = self.scaler if self.data.card.get("scaler") is not None else Scaler.identity(held)
             self._windows[split, step] = Windows(
-                held,
+                _series(self.data.splits[split]),
                 self.shapes.length,
                 self.shapes.horizon,
-                scaler,
+                self.statistics,
                 stride=step,
                 pad=self.config.short_series == "pad",
                 what=split,
@@ -93,7 +99,8 @@ class Forecasting(Task):
         """Return the host between its two projections.
 
         Raises:
-            ModelError: the host cannot be had. ConfigError: the input is shorter than a patch.
+            ModelError: the host cannot be had.
+            ConfigError: the input is shorter than a patch, or has more patches than the host has positions.
         """
         options = self.model.options
         if self.model.build is not None:
@@ -104,6 +111,12 @@ class Forecasting(Task):
                 self.model.name, blocks=host.blocks, pretrained=host.pretrained, offline=self.ctx.offline
             )
         assert isinstance(trunk, Trunk)
+        patches = patches_of(self.shapes.length, int(options.get("patch", 16)), int(options.get("stride", 8)))
+        if trunk.positions and patches > trunk.positions:
+            raise ConfigError(
+                f"an input of {self.shapes.length} rows makes {patches} patches, and {self.model.name} has "
+                f"{trunk.positions} positions: take a longer --model.stride or a shorter --task.input-length"
+            )
         linear = options.get("residual") == "linear"
         model = Forecaster(
             trunk,
@@ -201,9 +214,7 @@ class Forecasting(Task):
 
     def _units(self, split: str) -> Tensor:  # (series, channels)
         held = _series(self.data.splits[split])
-        scaled = self.data.card.get("scaler") is not None
-        rows = [self.scaler.rows_for(one)[1] if scaled else np.ones(len(one.channels)) for one in held.series]
-        return torch.from_numpy(np.stack(rows)).float()
+        return torch.from_numpy(np.stack([self.statistics(one)[1] for one in held.series])).float()
 
 
 class WindowBatches:

@@ -77,10 +77,7 @@ def _ahead(
         raise DataError(
             f"{one.name} has {len(one.values)} rows, and a forecast looks at the last {length}: give a longer history"
         )
-    if task.data.card.get("scaler") is None:
-        mean, std = np.zeros(len(one.channels)), np.ones(len(one.channels))
-    else:
-        mean, std = task.scaler.rows_for(one)
+    mean, std = task.statistics(one)
     rows = np.full((length, len(one.channels)), np.nan)
     held = one.values[-length:]
     rows[len(rows) - len(held) :] = (held - mean) / std
