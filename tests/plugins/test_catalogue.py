@@ -19,4 +19,4 @@ def test_the_names_are_those_of_the_pack(domain):
     bare |= {
         alias for one in registry.datasets.values() if one.domain == domain for alias in one.spec.aliases
     }
-    assert set(CATALOGUE[domain].names.split()) == bare
+    assert set(CATALOGUE[domain].names) == bare

@@ -12,13 +12,13 @@ PUBLISHED = False
 @dataclass(frozen=True, slots=True)
 class Pack:
     """One first-party pack. `state` is ``"available"`` or ``"planned"``; `names` are the bare names it is
-    known to bring, with blanks between, so that `--data cifar10` without the pack is answered with the pack and not
-    with "unknown"."""
+    known to bring, so that `--data cifar10` without the pack is answered with the pack and not with
+    "unknown"."""
 
     domain: str
     summary: str
     state: str = "planned"
-    names: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def distribution(self) -> str:
@@ -43,6 +43,10 @@ class Pack:
         return f"`pip install {self.distribution}`, or {clone}" if PUBLISHED else clone
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 CATALOGUE: dict[str, Pack] = {
     pack.domain: pack
     for pack in (
@@ -50,18 +54,22 @@ CATALOGUE: dict[str, Pack] = {
             "vision",
             "image classification: any timm model, a small ViT in the box",
             "available",
-            "classification digits cifar10 cifar100 cifar mnist fashion_mnist svhn medmnist eurosat dtd "
-            "flowers102 oxford_pets food101 vtab fgvc imagefolder snell snella ssf hydra vpt_shallow vpt_deep "
-            "adaptertune adaptformer mosa bi_adaptformer bi_lora vit_micro",
+            _words(
+                "classification digits cifar10 cifar100 cifar mnist fashion_mnist svhn medmnist eurosat dtd "
+                "flowers102 oxford_pets food101 vtab fgvc imagefolder snell snella ssf hydra vpt_shallow vpt_deep "
+                "adaptertune adaptformer mosa bi_adaptformer bi_lora vit_micro"
+            ),
         ),
         Pack("speech", "speech recognition and speaker adaptation"),
         Pack(
             "timeseries",
             "forecasting with frozen language models, beside naive and linear rows",
             "available",
-            "forecasting waves etth1 etth2 ettm1 ettm2 exchange illness weather electricity traffic m4 csv "
-            "long tsf one_for_all gpt4ts repeat_last seasonal_naive window_mean least_squares dlinear nlinear "
-            "random minilm",
+            _words(
+                "forecasting waves etth1 etth2 ettm1 ettm2 exchange illness weather electricity traffic m4 csv "
+                "long tsf one_for_all gpt4ts repeat_last seasonal_naive window_mean least_squares dlinear nlinear "
+                "random minilm"
+            ),
         ),
         Pack("geo3d", "point clouds, depth and poses"),
         Pack("trajectory", "motion forecasting"),
@@ -79,4 +87,4 @@ def pack_of(name: str) -> Pack | None:
     if dot or domain in CATALOGUE:
         return CATALOGUE.get(domain)
     bare = name.partition(":")[0]
-    return next((pack for pack in CATALOGUE.values() if bare in pack.names.split()), None)
+    return next((pack for pack in CATALOGUE.values() if bare in pack.names), None)
