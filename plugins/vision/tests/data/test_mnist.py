@@ -106,6 +106,8 @@ def test_the_test_files_alone(tmp_path: Path) -> None:
 
 def test_fractions_are_those_of_the_part() -> None:
     assert MnistConfig(val_fraction=0.85).val_fraction == 0.85
+    config = MnistConfig()
+    assert MnistConfig.model_validate_json(config.model_dump_json()) == config
     with pytest.raises(ValueError, match="test_fraction is for part t10k"):
         MnistConfig(test_fraction=0.1)
     with pytest.raises(ValueError, match=r"0\.85 and test_fraction 0\.2 leave nothing to train on"):

@@ -97,7 +97,8 @@ class MnistConfig(SplitConfig):
 
     @model_validator(mode="after")
     def _fractions_fit_the_part(self) -> Self:
-        if self.part == "all" and "test_fraction" in self.model_fields_set:
+        # what was given is compared with the default, since a configuration read back from JSON sets every field
+        if self.part == "all" and self.test_fraction != type(self).model_fields["test_fraction"].default:
             raise ValueError("test_fraction is for part t10k: the whole set has an official test set")
         if self.part == "t10k" and self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
