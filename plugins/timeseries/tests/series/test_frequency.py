@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,6 +164,40 @@ def test_no_even_step_is_one_sentence_that_says_what_to_give() -> None:
         infer_frequency(times[:2], "x.csv")
 
 
+@pytest.mark.parametrize(
+    "alias", ["W-MON", "W-SUN", "QS-FEB", "QE-NOV", "QE-DEC", "YS-APR", "YE-JUN", "MS", "ME", "D", "B"]
+)
+@given(st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)))
+def test_the_round_time_before_is_that_of_pandas(alias: str, time: datetime) -> None:
+    frequency, day = parse_frequency(alias), pd.Timestamp(time).normalize()
+    before = frequency.before(np.datetime64(time, "us"))
+    assert pd.Timestamp(before) == pd.tseries.frequencies.to_offset(alias).rollback(day)
+    assert frequency.keeps(np.array([before])).all()
+
+
+def test_an_anchor_that_was_stated_stays_and_one_that_was_not_is_that_of_the_first_row() -> None:
+    tuesday = np.datetime64("2024-01-02")
+    assert [
+        parse_frequency(alias).anchored(tuesday).alias for alias in ("W", "W-MON", "QS", "QS-OCT", "D")
+    ] == [
+        "W-TUE",
+        "W-MON",
+        "QS-JAN",
+        "QS-OCT",
+        "D",
+    ]
+    months = index("MS", 12, "2024-01-01").to_numpy()
+    assert parse_frequency("QS-FEB").keeps(months).tolist() == [False, True, False] * 4
+    assert (
+        parse_frequency("YS-FEB").keeps(months).sum() == 1 and not parse_frequency("ME").keeps(months).any()
+    )
+    assert (
+        parse_frequency("W-MON").keeps(index("D", 7, "2024-01-01").to_numpy()).tolist()
+        == [True] + [False] * 6
+    )
+    assert parse_frequency("h").keeps(months).all() and parse_frequency("MS").keeps(months).all()
+
+
 def test_the_round_time_before() -> None:
     time = np.datetime64("2024-05-17T13:47:21")
     for alias, expected in (
@@ -169,6 +205,9 @@ def test_the_round_time_before() -> None:
         ("15min", "2024-05-17T13:45"),
         ("D", "2024-05-17"),
         ("W", "2024-05-17"),
+        ("W-MON", "2024-05-13"),
+        ("QS-FEB", "2024-05-01"),
+        ("QS-MAR", "2024-03-01"),
         ("MS", "2024-05-01"),
         ("QS", "2024-04-01"),
         ("YS", "2024-01-01"),

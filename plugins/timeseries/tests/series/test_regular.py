@@ -197,3 +197,51 @@ def test_values_go_with_their_times_where_the_first_row_moves(alias: str, times:
     held = {str(t)[:10]: v for t, v in zip(found.times, found.values[:, 0].tolist(), strict=True) if v == v}
     assert held == dict(zip(moved.split(), range(4), strict=True))
     assert len(found.times) == 5 and np.isnan(found.values).any(1).sum() == 1
+
+
+TUESDAYS = [str(day)[:10] for day in pd.date_range("2024-01-02", periods=8, freq="W-TUE")]
+
+
+@pytest.mark.parametrize(
+    ("alias", "times", "place", "other"),
+    [
+        ("W-MON", TUESDAYS, "on a Monday", "W"),
+        (
+            "QS-FEB",
+            ["2024-01-01", "2024-04-01", "2024-07-01"],
+            "in February, May, August or November",
+            "QS",
+        ),
+        ("YS-APR", ["2022-01-01", "2023-01-01", "2024-01-01"], "in April", "YS"),
+        ("ME", ["2024-01-01", "2024-02-01", "2024-03-01"], "on the last day of a month", "MS"),
+        ("YE-JUN", ["2022-06-29", "2023-06-29", "2024-06-29"], "on the last day of June", "YS"),
+    ],
+)
+def test_a_day_or_month_that_was_given_is_held_to(
+    alias: str, times: list[str], place: str, other: str
+) -> None:
+    frequency = parse_frequency(alias)
+    for regular in ("refuse", "sort"):
+        assert refused(rows(*times), frequency=frequency, regular=regular, given=True) == (
+            f"x.csv: line 2 ({times[0]}) does not stand {place}, as the given frequency {alias} wants: correct the "
+            f"row, give the frequency of the rows (--data.frequency {other} takes the day and month of the first), or "
+            "--data.regular fill, which moves times to the beginning of their steps"
+        )
+    found, kept = regularise(rows(*times), frequency, regular="fill", given=True)
+    assert kept == frequency and frequency.keeps(found.times).all()
+    assert found.values[:, 0].tolist() == list(range(len(times)))  # no row lost, none put in
+    assert (found.times <= np.array(times, dtype="datetime64[us]")).all()
+    assert f"{len(times)} times moved" in found.notes[0]
+    # told from the rows themselves, or of another series, it binds nobody
+    assert regularise(rows(*times), parse_frequency(other), given=True)[0].notes == ()
+
+
+def test_the_first_row_that_is_not_where_it_should_be_is_told_before_a_later_fault() -> None:
+    times = [*TUESDAYS[:3], TUESDAYS[4], TUESDAYS[3]]
+    assert "line 2 (2024-01-02) does not stand on a Monday" in refused(
+        rows(*times), frequency=parse_frequency("W-MON"), given=True
+    )
+    # of rows that are to be sorted it is the earliest
+    assert "line 6 (2024-01-02)" in refused(
+        rows(*TUESDAYS[1:5], TUESDAYS[0]), frequency=parse_frequency("W-MON"), regular="sort", given=True
+    )

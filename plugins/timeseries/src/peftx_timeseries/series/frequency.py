@@ -43,6 +43,13 @@ EXAMPLES = "h, 15min, D, B, W-MON, MS, QS-JAN or YS-JAN"
 
 _DAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_NAMES = {
+    name[:3].upper(): name
+    for name in (
+        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August "
+        "September October November December"
+    ).split()
+}
 #: microseconds of a step of fixed length
 _MICROS = {
     "ms": 1_000,
@@ -101,7 +108,8 @@ class Frequency:
     Args:
         unit: ms, s, min, h, D, B (working days), W, M, Q or Y.
         count: how many of them make a step.
-        anchor: the day of a week (``TUE``), or a month that a quarter or year begins in (ends in, with `end`).
+        anchor: the day of a week (``TUE``), or a month that a quarter or year begins in (ends in, with `end`); empty
+            where nobody stated one and it is that of the first row.
         end: rows stand at the last day of their months, not at the first.
     """
 
@@ -187,24 +195,69 @@ class Frequency:
             found = (last if self.end else np.minimum(same, last)) + (start - day)
         return found.astype("datetime64[ms]" if self.unit == "ms" else "datetime64[s]")
 
+    def keeps(self, times: Times) -> NDArray[np.bool_]:
+        """Say of each time (T,) whether it stands where a stated anchor wants it: on that day of the week, in a month
+        that a quarter or year begins or ends in; with `end`, on the last day of its month. All do without either."""
+        import numpy as np
+
+        days = times.astype("datetime64[D]")
+        if self.unit == "W" and self.anchor:
+            return (days.astype(np.int64) + 3) % 7 == _DAYS.index(self.anchor)  # day 0 was a Thursday
+        kept = np.ones(len(days), dtype=bool)
+        if self.unit not in _PER_STEP:
+            return kept
+        month = days.astype("datetime64[M]")
+        if self.anchor:
+            kept = (month.astype(np.int64) - _MONTHS.index(self.anchor)) % _PER_STEP[self.unit] == 0
+        return kept & (days == (month + 1).astype("datetime64[D]") - 1) if self.end else kept
+
+    @property
+    def place(self) -> str:
+        """Where a stated anchor wants rows, as a clause; empty without one."""
+        if self.unit == "W" and self.anchor:
+            return f"on a {_NAMES[self.anchor]}"
+        months = ""
+        if self.anchor and self.unit in ("Q", "Y"):
+            step = _PER_STEP[self.unit]
+            first = _MONTHS.index(self.anchor) % step
+            named = [_NAMES[_MONTHS[month]] for month in range(first, 12, step)]
+            if self.unit == "Y":
+                named = [_NAMES[self.anchor]]
+            months = f"{', '.join(named[:-1])} or {named[-1]}" if len(named) > 1 else named[0]
+        if self.end:
+            return f"on the last day of {months or 'a month'}"
+        return f"in {months}" if months else ""
+
     def before(self, time: np.datetime64) -> np.datetime64:
-        """The round time that the step around this one begins at: the full hour, the day, the first of the month."""
+        """The round time that the step around this one begins at: the full hour, the day, the working day, the day of
+        the week and the month that are stated; the first day of a month, or with `end` the last of one. Weeks of which
+        no day is stated begin with the day itself."""
         import numpy as np
 
         moment = time.astype("datetime64[us]")
+        day = moment.astype("datetime64[D]")
         if self.unit in _PER_STEP:
-            months = moment.astype("datetime64[M]").astype(np.int64) // self.months * self.months
-            day = months.astype("datetime64[M]").astype("datetime64[D]")
-            return (day - np.timedelta64(int(self.end), "D")).astype("datetime64[us]")
-        if self.unit in ("B", "W"):
-            return moment.astype("datetime64[D]").astype("datetime64[us]")
+            month = day.astype("datetime64[M]")
+            if self.end and day != (month + 1).astype("datetime64[D]") - 1:
+                month -= 1  # this one has not ended
+            first = _MONTHS.index(self.anchor) if self.anchor else 11 if self.end else 0
+            month -= (month.astype(np.int64) - first) % self.months
+            begins = (month + 1).astype("datetime64[D]") - 1 if self.end else month.astype("datetime64[D]")
+            return begins.astype("datetime64[us]")
+        if self.unit == "B":
+            return np.busday_offset(day, 0, roll="backward").astype("datetime64[us]")
+        if self.unit == "W":
+            late = (int(day.astype(np.int64)) + 3 - _DAYS.index(self.anchor)) % 7 if self.anchor else 0
+            return (day - late).astype("datetime64[us]")
         step = _MICROS[self.unit] * self.count
         return (moment.astype(np.int64) // step * step).astype("datetime64[us]")
 
     def anchored(self, first: np.datetime64) -> Frequency:
-        """The same frequency with the day or month that rows from `first` on stand at."""
+        """The same frequency with the day or month that rows from `first` on stand at; a stated one stays."""
+        if self.anchor:
+            return self
         if self.unit == "W":
-            weekday = (int(first.astype("datetime64[D]").astype("int64")) + 3) % 7  # day 0 was a Thursday
+            weekday = (int(first.astype("datetime64[D]").astype("int64")) + 3) % 7
             return replace(self, anchor=_DAYS[weekday])
         if self.unit in ("Q", "Y"):
             return replace(self, anchor=_MONTHS[int(first.astype("datetime64[M]").astype("int64")) % 12])

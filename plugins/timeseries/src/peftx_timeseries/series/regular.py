@@ -5,7 +5,8 @@ What is wrong is refused, because nobody but the owner of the data can tell a do
     regular     refuse  the first row that is out of order, double, off the grid or after a gap
                 sort    put rows in the order of their times first
                 fill    sort, and put rows of missing values where the grid has a step and the data have none; with a
-                        frequency given, times between two steps are moved to the beginning of theirs
+                        frequency given, times between two steps are moved to the beginning of theirs, and all of them
+                        to a day or month that it states (``W-MON``)
                 keep    take rows as they stand in the file, as if their steps were even; times are not looked at
     duplicates  refuse, or keep the first or the last of several rows of the same time, or their mean (of what is
                 there of each column)
@@ -89,12 +90,12 @@ def regularise(
 ) -> tuple[Rows, Frequency]:
     """Return the rows at even steps, and their frequency.
 
-    `frequency`: None tells it from the times. `given`: its owner chose it, so that `fill` may move times to its steps.
-    Rows that `fill` puts in have the line 0.
+    `frequency`: None tells it from the times. `given`: its owner chose it, so that `fill` may move times to its steps,
+    and a day of the week or a month that it states is held to. Rows that `fill` puts in have the line 0.
 
     Raises:
-        DataError: the first row that is out of order, double, off the grid or after a gap, where that is not asked
-            to be mended; no frequency to be told.
+        DataError: the first row that is not where the given frequency wants it, out of order, double, off the grid or
+            after a gap, where that is not asked to be mended; no frequency to be told.
     """
     import numpy as np
 
@@ -103,16 +104,20 @@ def regularise(
     moving = given and regular == "fill"
     # where no frequency can be told, that is said after what is wrong with single rows
     known = frequency or _told(rows)
+    held_to = frequency if given and not moving else None
     if regular == "refuse":
+        _demand_anchor(rows, held_to)
         _demand_order(rows, known, duplicates)
     rows = _ordered(rows)
+    _demand_anchor(rows, held_to)
     if not moving:
         rows = _single(rows, duplicates, None if regular == "fill" else known)
     frequency = known or infer_frequency(np.unique(rows.times), rows.what)
     origin = rows.times[0]
     steps, off = frequency.steps(rows.times)
     if moving:
-        if 2 * int(off.sum()) > len(off):  # the first row is no better than the others
+        # the first row is no better than the others, or stands on another day than the one that was given
+        if 2 * int(off.sum()) > len(off) or not frequency.keeps(rows.times[:1])[0]:
             origin = frequency.before(origin)
             steps, off = frequency.steps(rows.times, origin)
         if off.any():
@@ -141,6 +146,19 @@ def _told(rows: Rows) -> Frequency | None:
         return infer_frequency(np.unique(rows.times), rows.what)
     except DataError:
         return None
+
+
+def _demand_anchor(rows: Rows, frequency: Frequency | None) -> None:
+    """Raise DataError where the first row is not on the day or in the month that the frequency states; all others are
+    counted from it."""
+    if frequency is None or bool(frequency.keeps(rows.times[:1])[0]):
+        return
+    alone = replace(frequency, anchor="", end=False).alias
+    raise DataError(
+        f"{rows.what}: {rows.named(0)} does not stand {frequency.place}, as the given frequency {frequency.alias} "
+        f"wants: correct the row, give the frequency of the rows (--data.frequency {alone} takes the day and month of "
+        "the first), or --data.regular fill, which moves times to the beginning of their steps"
+    )
 
 
 def _demand_order(rows: Rows, frequency: Frequency | None, duplicates: Duplicates) -> None:
