@@ -68,6 +68,15 @@ def test_a_sound_plugin_is_loaded_with_its_distribution_and_version(site, method
             "    yield DatasetSpec('mine.b', '', 'a:B')",
             "declares mine.b twice",
         ),
+        (
+            "@hookimpl\ndef peftx_methods(): return [MethodSpec('mine.a', '', 'a:B', 'a:C', tasks=('mine.t',))]",
+            "mine.a: only a model names the tasks",
+        ),
+        (
+            "@hookimpl\ndef peftx_methods():\n    yield MethodSpec('mine.a', '', 'a:B', 'a:C', kind='model', "
+            "tasks=('mine.tusk',))\n@hookimpl\ndef peftx_tasks(): return [TaskSpec('mine.task', '', 'a:B', 'a:C')]",
+            "mine.a: there is no task 'mine.tusk' to compare it on. Did you mean mine.task",
+        ),
         ("PEFTX_API = 'two'", "PEFTX_API must be a whole number, it is 'two'"),
     ],
 )

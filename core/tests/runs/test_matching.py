@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from peftx.plugins import MethodSpec, Needs, Offers, TaskSpec
@@ -53,6 +55,16 @@ def test_what_does_not_fit(needs: Needs, offers: Offers, words: str) -> None:
     import re
 
     assert re.search(words, reason)
+
+
+def test_a_model_is_compared_on_the_tasks_it_names() -> None:
+    row = MethodSpec("t.row", "", "a:b", "a:b", kind="model")
+    assert why_not(row, task(Offers())) is None
+    assert why_not(replace(row, tasks=("t.x", "t.y")), task(Offers())) is None
+    assert (
+        why_not(replace(row, tasks=("t.x", "t.z")), task(Offers()))
+        == "t.row is a model to compare with on t.x and t.z, and not on t.y"
+    )
 
 
 @pytest.mark.parametrize("kind", ["procedure", "codec", "model"])

@@ -58,7 +58,8 @@ class MethodSpec:
     """A named thing one can run. `kind`: adapter (attaches to a model), procedure (a way to train), codec (a
     data-space transform) or model (a comparison row). `size`: its whole-number option that scales how many parameters
     are trained, such as ``rank``, for comparisons at equal size (empty: it has none). `trained`: False for a model that
-    no gradient step trains (a naive forecast, a closed form): it has no learning rate to set or to search."""
+    no gradient step trains (a naive forecast, a closed form): it has no learning rate to set or to search. `tasks`:
+    full names of the tasks that a model can be compared on (empty: all of its domain)."""
 
     name: str
     summary: str
@@ -72,6 +73,7 @@ class MethodSpec:
     status: str = "stable"
     size: str = ""
     trained: bool = True
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class TaskSpec:
 
     `models`: optional ``"module:function"``, torch-free, called with a model name the registry does not know;
     it returns False, True, or the ``"module:Class"`` of the options such a model takes, or raises ModelError
-    (a pack that accepts any timm name checks it here).
+    (a pack that accepts any timm name checks it here). `predict_config`: optional ``"module:Class"``, torch-free, of the
+    options that `peftx predict` takes for a run of this task, besides its own.
     """
 
     name: str
@@ -93,6 +96,7 @@ class TaskSpec:
     default_method: str = ""
     baselines: tuple[str, ...] = ("core.head", "core.lora", "core.full")
     models: str = ""
+    predict_config: str = ""
 
 
 @dataclass(frozen=True, slots=True)

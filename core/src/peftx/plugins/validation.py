@@ -83,6 +83,7 @@ def collect(module: ModuleType, domain: str) -> Contribution:
                 _check_spec(hook, spec, expected, domain)
                 found.specs[hook].append(spec)
         _check_unique(hook, found.specs[hook])
+    _check_tasks(found)
     return found
 
 
@@ -117,7 +118,7 @@ def _check_spec(hook: str, spec: Any, expected: type[Any], domain: str) -> None:
     if owner != domain or not _PART.fullmatch(rest):
         raise InvalidPluginError(f"{hook} declares {name!r}: a name here reads '{domain}.name', lower case")
     required = ("target",) if not isinstance(spec, MethodSpec | TaskSpec) else ("target", "config")
-    for attribute in ("target", "config", "locate", "models", "averages"):
+    for attribute in ("target", "config", "locate", "models", "averages", "predict_config"):
         text = getattr(spec, attribute, "")
         if (text or attribute in required) and not is_target(text):
             raise InvalidPluginError(
@@ -126,6 +127,8 @@ def _check_spec(hook: str, spec: Any, expected: type[Any], domain: str) -> None:
     if isinstance(spec, MethodSpec):
         _one_of(name, "kind", spec.kind, METHOD_KINDS)
         _one_of(name, "status", spec.status, METHOD_STATES)
+        if spec.tasks and spec.kind != "model":
+            raise InvalidPluginError(f"{name}: only a model names the tasks it is compared on")
     if isinstance(spec, PanelSpec):
         _one_of(name, "on", spec.on, PANEL_PAGES)
 
@@ -133,6 +136,16 @@ def _check_spec(hook: str, spec: Any, expected: type[Any], domain: str) -> None:
 def _one_of(name: str, what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InvalidPluginError(f"{name}: {what} {value!r} must be one of {', '.join(allowed)}")
+
+
+def _check_tasks(found: Contribution) -> None:
+    tasks = [spec.name for spec in found.of(TaskSpec)]
+    for method in found.of(MethodSpec):
+        for name in method.tasks:
+            if name not in tasks:
+                raise InvalidPluginError(
+                    f"{method.name}: there is no task {name!r} to compare it on.{near_matches(name, tasks)}"
+                )
 
 
 def _check_unique(hook: str, specs: list[Spec]) -> None:

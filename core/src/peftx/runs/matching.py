@@ -25,6 +25,8 @@ def why_not(method: MethodSpec, task: TaskSpec) -> str | None:
         )
     if method.kind == "model" and method.name.partition(".")[0] != task.name.partition(".")[0]:
         return f"{method.name} is a model of its own domain, and {task.name} is of another: it cannot be compared there"
+    if method.kind == "model" and method.tasks and task.name not in method.tasks:
+        return f"{method.name} is a model to compare with on {_words(method.tasks, 'and')}, and not on {task.name}"
     needs, offers = method.needs, task.offers
     if needs.sites and offers.sites and not set(needs.sites) & set(offers.sites):
         return (

@@ -13,6 +13,8 @@ _NAIVE = "peftx_timeseries.methods.naive"
 _LINEAR = "peftx_timeseries.methods.linear"
 _ZENG = "arXiv:2205.13504"
 
+#: The tasks that forecast.
+_FORECASTING = ("timeseries.forecasting",)
 #: Rows to compare with, always printed: name, summary, target, configuration, trained, paper.
 _COMPARED = (
     ("repeat_last", "the last value, for ever", f"{_NAIVE}:RepeatLast", "NaiveConfig", False, ""),
@@ -87,4 +89,5 @@ def peftx_methods() -> Iterator[MethodSpec]:
             licence="Apache-2.0",
             tags=("baseline",),
             trained=trained,
+            tasks=_FORECASTING,
         )
