@@ -264,6 +264,8 @@ def test_covariates_are_columns_of_their_own(write: Write, table: Table) -> None
     assert one.covariates["holiday"].tolist() == [0, 1] * 30 and np.isnan(one.covariates["wind"][3])
     assert data.card["known"] == ["holiday"] and data.card["past"] == ["wind"]
     assert data.fingerprint != read(path, known=("holiday",), drop=("note", "wind")).fingerprint
+    assert data.fingerprint != read(path, known=("wind",), past=("holiday",), drop=("note",)).fingerprint
+    assert data.card["scaler"]["covariates"]["channels"] == ["holiday", "wind"]
     assert read(path, channels=("b",)).card["channels"] == ["b"]
 
 

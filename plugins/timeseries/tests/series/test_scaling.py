@@ -59,3 +59,45 @@ def test_it_goes_through_json() -> None:
     scaler = Scaler.fit(SeriesSplit([one(np.random.default_rng(1).normal(size=(9, 2)))]))
     again = Scaler.from_dict(json.loads(json.dumps(scaler.to_dict())))
     assert np.array_equal(again.mean, scaler.mean) and np.array_equal(again.std, scaler.std)
+
+
+def with_covariates(end: int = -1, name: str = "s") -> Series:
+    draw = np.random.default_rng(2)
+    columns = {"a": draw.normal(3, 2, 50), "b": draw.normal(-1, 5, 50)}
+    columns["b"][::4] = np.nan
+    return Series(name, draw.normal(size=(50, 1)), ("y",), None, 0, end, columns)
+
+
+def test_covariates_are_standardised_by_their_own_training_rows_alone() -> None:
+    held = with_covariates(30)
+    scaler = Scaler.fit(SeriesSplit([held]))
+    mean, std = scaler.covariates_for(held, ("b", "a"))
+    np.testing.assert_allclose(mean, [np.nanmean(held.covariates[name][:30]) for name in ("b", "a")])
+    np.testing.assert_allclose(std, [np.nanstd(held.covariates[name][:30]) for name in ("b", "a")])
+    for column in held.covariates.values():
+        column[30:] *= 1000
+    again = Scaler.from_dict(json.loads(json.dumps(Scaler.fit(SeriesSplit([held])).to_dict())))
+    assert np.array_equal(again.covariates_for(held, ("b", "a")), (mean, std))
+    assert scaler.covariates_for(held, ())[0].shape == (0,)
+    two = Scaler.fit(SeriesSplit([with_covariates(30, "p"), with_covariates(20, "q")]))
+    assert two.covariates_for(with_covariates(name="q"), ("a",))[0] == pytest.approx(
+        held.covariates["a"][:20].mean()
+    )
+    with pytest.raises(DataError, match="no series 'z' was trained on"):
+        two.covariates_for(with_covariates(name="z"), ("a",))
+
+
+def test_a_covariate_that_cannot_be_scaled_is_refused() -> None:
+    held = with_covariates(30)
+    with pytest.raises(DataError, match="s has the covariate 'c', but the scaling was made on a, b: give"):
+        Scaler.fit(SeriesSplit([held])).covariates_for(held, ("c",))
+    with pytest.raises(DataError, match="but the scaling was made on none"):
+        Scaler.fit(SeriesSplit([one(np.ones((5, 1)))])).covariates_for(held, ("a",))
+    held.covariates["b"][:30] = np.nan
+    with pytest.raises(DataError, match=r"^covariate 'b' of s has no value in its 30 training rows"):
+        Scaler.fit(SeriesSplit([held]))
+    lacking = Series("t", np.ones((9, 1)), ("y",))
+    with pytest.raises(DataError, match="t has no covariate 'a', which is looked at here"):
+        Scaler.fit(SeriesSplit([with_covariates(), lacking]))
+    with pytest.raises(ValueError, match=r"covariate a of shape \(3,\) for 9 rows"):
+        Series("t", np.ones((9, 1)), ("y",), covariates={"a": np.ones(3)})

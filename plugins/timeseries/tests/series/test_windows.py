@@ -90,3 +90,44 @@ def test_values_are_standardised_by_their_own_series_and_missing_ones_stay_missi
     # an affine map of the same series comes out the same, but for the statistics of the missing value
     channel0 = slice(0, None, 2)
     np.testing.assert_allclose(own[channel0], other[channel0], rtol=1e-5, atol=1e-6)
+
+
+def with_covariates(rows: int = 30, begin: int = 0, name: str = "s", shift: float = 0.0) -> Series:
+    plain = series(rows, 2, begin, name=name)
+    count = np.arange(rows, dtype=np.float64) + shift
+    return Series(
+        name, plain.values, plain.channels, None, begin, rows, {"k": count, "p": -count, "j": count + 0.5}
+    )
+
+
+def test_a_window_has_known_covariates_of_all_its_rows_and_past_ones_of_its_input() -> None:
+    held = (with_covariates(begin=12), with_covariates(20, 3, "t", shift=500))
+    found = windows(*held, length=5, horizon=3, known=("k", "j"), past=("p",))
+    samples = np.random.default_rng(0).permutation(len(found))
+    cut = found.covariates(samples)
+    assert cut["known"].shape == (len(found), 2, 8) and cut["past"].shape == (len(found), 1, 5)
+    for row, sample in enumerate(samples):
+        start = found.start[sample // 2] + 500 * found.owner[sample // 2]
+        assert cut["known"][row, 0].tolist() == list(range(start - 5, start + 3))
+        assert (cut["known"][row, 1] == cut["known"][row, 0] + 0.5).all()
+        assert cut["past"][row, 0].tolist() == [-t for t in range(start - 5, start)]
+    assert windows(*held, length=5, horizon=3).covariates(samples) == {}
+    assert set(windows(*held, length=5, horizon=3, past=("p",)).covariates(samples)) == {"past"}
+    with pytest.raises(DataError, match="s has no covariate 'x'"):
+        windows(*held, length=5, horizon=3, known=("x",))
+
+
+def test_missing_covariates_are_the_mean_of_the_training_rows() -> None:
+    held = with_covariates()
+    held.covariates["k"][7] = np.nan
+    split = SeriesSplit([held])
+    scaler = Scaler.fit(split)
+    found = Windows(
+        split, 5, 3, scaler.rows_for, pad=True, known=("k",), covariate_statistics=scaler.covariates_for
+    )
+    first = found.covariates(np.array([0]))["known"][0, 0]
+    mean, std = np.nanmean(held.covariates["k"]), np.nanstd(held.covariates["k"])
+    expected = [0, 0, 0, 0, *((np.array([0, 1, 2, 3]) - mean) / std)]
+    np.testing.assert_allclose(first, expected, rtol=1e-6)
+    later = found.covariates(np.array([2 * 5]))["known"][0, 0]  # rows 1 .. 8
+    assert later[6] == 0 and np.isfinite(later).all()

@@ -80,7 +80,10 @@ def make_dataset(
         name=name,
         splits=made,
         classes=(),
-        fingerprint=fingerprint(made, (frequency, period)),
+        # what a covariate may be looked at for is part of the data; without any the digest is what it was
+        fingerprint=fingerprint(
+            made, (frequency, period, *((tuple(known), tuple(past)) if known or past else ()))
+        ),
         card=card,
         published=published,
         copy=copy,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftx.data.contract import Split
+from peftx.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,11 @@ class Series:
             object.__setattr__(self, "end", len(self.values))
         if not 0 <= self.begin <= self.end <= len(self.values):
             raise ValueError(f"series {self.name}: rows {self.begin} .. {self.end} of {len(self.values)}")
+        for name, column in self.covariates.items():
+            if column.shape != self.values.shape[:1]:
+                raise ValueError(
+                    f"series {self.name}: covariate {name} of shape {column.shape} for {len(self.values)} rows"
+                )
 
     def __len__(self) -> int:
         """Rows of the split."""
@@ -65,6 +71,23 @@ class Series:
     def rows(self, begin: int, end: int) -> Series:
         """The same series with other rows for its split."""
         return Series(self.name, self.values, self.channels, self.times, begin, end, self.covariates)
+
+    def columns(self, names: Sequence[str]) -> Values:
+        """Some of the covariates, (T, C) in the order of the names.
+
+        Raises:
+            DataError: it has no such covariate.
+        """
+        import numpy as np
+
+        for name in names:
+            if name not in self.covariates:
+                raise DataError(
+                    f"{self.name} has no covariate {name!r}, which is looked at here: give a table with that column, "
+                    "or train without it (--task.covariates none)"
+                )
+        held = [self.covariates[name] for name in names]
+        return np.stack(held, 1) if held else np.empty((len(self.values), 0))
 
 
 class SeriesSplit(Split[Series]):

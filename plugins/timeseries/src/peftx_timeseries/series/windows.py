@@ -4,11 +4,15 @@ Every channel of a window is a sample of its own (channel independence). All win
 target lies outside the split: with R rows and the history before them, a held-out split has ``R - H + 1`` windows
 whatever L is; the training split, which has no history, has ``R - L - H + 1``. Samples are ordered by window, then by
 channel.
+
+Covariates belong to all channels of a window. Of those that are known ahead of time it has the rows ``t - L .. t + H -
+1``, of those that are known only as they happen the rows ``t - L .. t - 1`` and no others: no tensor holds what nobody
+could know at t.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from peftx.errors import DataError
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Indices = NDArray[np.int64]
     Statistics = Callable[[Series], tuple[NDArray[np.float64], NDArray[np.float64]]]
+    CovariateStatistics = Callable[[Series, Sequence[str]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 __all__ = ["Windows"]
 
@@ -34,12 +39,15 @@ class Windows:
         horizon: rows of the target, H.
         statistics: mean and deviation (M,) that a series is standardised by, such as `Scaler.rows_for`.
         stride: rows between two windows.
+        known, past: names of the covariates that are known ahead of time, and only as they happen.
+        covariate_statistics: mean and deviation (C,) of some covariates of a series, such as `Scaler.covariates_for`;
+            without it they stay in their own unit.
         pad: a series whose history is shorter than L is padded in front with missing values, one row of history at
             least; without it such windows do not exist.
         what: the split's name in errors.
 
     Raises:
-        DataError: no series is long enough for a window.
+        DataError: no series is long enough for a window, or one lacks a covariate.
     """
 
     def __init__(
@@ -52,6 +60,9 @@ class Windows:
         stride: int = 1,
         pad: bool = False,
         what: str = "",
+        known: Sequence[str] = (),
+        past: Sequence[str] = (),
+        covariate_statistics: CovariateStatistics | None = None,
     ) -> None:
         import numpy as np
 
@@ -63,6 +74,11 @@ class Windows:
         self._first = np.cumsum([0, *map(len, scaled[:-1])], dtype=np.int64)
         #: whether an input may hold a missing value
         self.gaps = pad or bool(np.isnan(self._values).any())
+        self._covariates = {
+            kind: np.concatenate([_covariates(one, names, covariate_statistics) for one in split.series])
+            for kind, names in (("known", known), ("past", past))
+            if names
+        }
         owners: list[Indices] = []
         starts: list[Indices] = []
         for number, one in enumerate(split.series):
@@ -105,6 +121,31 @@ class Windows:
         )
         targets = self._values[first + start + np.arange(self.horizon), channel[:, None]]
         return inputs, targets
+
+    def covariates(self, samples: Indices) -> dict[str, Floats]:
+        """Return the covariates of some samples, standardised: ``known`` (B, C, L + H) and ``past`` (B, C, L), each
+        only where there are some. What is missing, and what lies before a series begins, is 0: the training mean.
+        """
+        import numpy as np
+
+        window = np.asarray(samples, dtype=np.int64) // len(self.channels)
+        first, start = self._first[self.owner[window], None], self.start[window, None]
+        found: dict[str, Floats] = {}
+        for kind, held in self._covariates.items():
+            rows = start + np.arange(-self.length, self.horizon if kind == "known" else 0)
+            columns = held[first + np.maximum(rows, 0)]  # (B, rows, C)
+            found[kind] = np.where((rows >= 0)[..., None], columns, np.float32(0)).transpose(0, 2, 1)
+        return found
+
+
+def _covariates(series: Series, names: Sequence[str], statistics: CovariateStatistics | None) -> Floats:
+    import numpy as np
+
+    columns = series.columns(names)
+    if statistics is not None:
+        mean, std = statistics(series, names)
+        columns = (columns - mean) / std
+    return np.where(np.isfinite(columns), columns, 0.0).astype(np.float32)
 
 
 def _scaled(series: Series, statistics: Statistics) -> Floats:
