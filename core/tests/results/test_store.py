@@ -94,7 +94,7 @@ def test_a_later_version_is_left_alone_unless_asked(root: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     before = path.read_bytes()
     with pytest.raises(
-        RunError, match=r"was written by a later peftx \(index format 99, this one reads 3\)"
+        RunError, match=rf"was written by a later peftx \(index format 99, this one reads {store.FORMAT}\)"
     ) as caught:
         Index(root)
     assert f"peftx results --rebuild --root {root}" in str(caught.value)

@@ -243,3 +243,19 @@ def test_validation_is_set_aside(toy: Callable[..., Any]) -> None:
     config = TrainConfig(lr=1e-2, epochs=3, batch_size=30)
     fit(build(task, "core.lora"), task, config, backend=Backend("cpu"), aside=aside)
     assert len(inside) == 3
+
+
+def test_a_task_may_select_by_another_metric_than_it_ranks_by(toy: Callable[..., Any]) -> None:
+    task = toy()
+    plain = type(task)
+
+    class Apart(plain):  # type: ignore[valid-type,misc]
+        primary = "only_on_test"
+        selects, selects_higher_is_better = "loss", False
+
+    task.__class__ = Apart
+    assert (Apart.decides("val"), Apart.decides("test")) == (("loss", False), ("only_on_test", True))
+    _, done = train(task, epochs=6, lr=1.0)  # a rate at which the loss goes up and down
+    losses = {line["epoch"]: line["loss"] for line in done.history}
+    assert done.best_epoch == min(losses, key=losses.__getitem__)
+    assert len(set(losses.values())) > 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peftx.errors import BusyError, RunError
+from peftx.report.order import decides
 from peftx.runs import folder as files
 from peftx.runs import record as records
 
@@ -114,8 +115,8 @@ def mark_failed(folder: Path, cause: str) -> None:
 
 def _scored(record: Mapping[str, Any], *, last_epoch: bool) -> State:
     row = record["rows"][0]
-    metric = str(record["primary"])
     split = "test" if "test" in row["metrics"] and not last_epoch else "val"
+    metric, higher = decides(record, split)
     scores = row["metrics"].get(split, {})
     if last_epoch and row["history"]:  # the last epoch is always validated
         scores = row["history"][-1]
@@ -126,7 +127,7 @@ def _scored(record: Mapping[str, Any], *, last_epoch: bool) -> State:
         unit=str(record["units"].get(metric, "")),
         value=_number(scores.get(metric)),
         loss=_number(scores.get("loss")),
-        higher=bool(record["higher_is_better"]),
+        higher=higher,
         seconds=_number(record.get("seconds")),
     )
 

@@ -68,7 +68,7 @@ def _rates(source: RunSource) -> Html | None:
 
 def _validation(source: RunSource) -> Html | None:
     """Every validation metric as a view, the one that decides first."""
-    metrics: dict[str, None] = {source.primary: None}
+    metrics: dict[str, None] = {source.metric("val"): None}
     for name in source.names:
         for line in source.lines(name, "epoch"):
             # whole numbers are counts (samples, correct ones): they say nothing a share does not say better

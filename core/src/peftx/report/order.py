@@ -7,9 +7,10 @@ bit, and that is no difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["front", "level", "lower_is_better", "ranks"]
+__all__ = ["decides", "front", "level", "lower_is_better", "ranks"]
 
 _LOWER = frozenset(
     "loss nll error err ece mce ace tace brier wer cer mae mse rmse mape smape mase ade fde ppl perplexity".split()
@@ -24,6 +25,14 @@ def level(value: float) -> float:
 def lower_is_better(metric: str) -> bool:
     """What the name of a metric says of its direction: losses and errors are better when lower."""
     return bool(_LOWER & set(metric.lower().replace("-", "_").split("_")))
+
+
+def decides(record: Mapping[str, Any], split: str) -> tuple[str, bool]:
+    """The metric that decides on a split of a run, and whether more of it is better: what selected on validation where
+    the record has that apart from the primary one (see `peftx.tasks.Task.decides`)."""
+    if split == "val" and record.get("selects"):
+        return str(record["selects"]), bool(record.get("selects_higher_is_better", True))
+    return str(record.get("primary", "")), bool(record.get("higher_is_better", True))
 
 
 def ranks(values: Sequence[float | None], *, higher_is_better: bool = True) -> list[int | None]:

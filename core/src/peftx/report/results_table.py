@@ -7,7 +7,7 @@ from typing import Any
 
 from peftx.report.figures import finite
 from peftx.report.markup import Html, join, tag
-from peftx.report.order import lower_is_better
+from peftx.report.order import decides, lower_is_better
 from peftx.report.parts import Field, table, views
 from peftx.report.source import RunSource, mapping
 from peftx.report.svg import swatch
@@ -44,7 +44,7 @@ def results(source: RunSource) -> Html:
     """One line for each row that is done: scores and costs."""
     rows = [row for row in source.rows if "error" not in row]
     parameters = finite(mapping(source.record.get("model")).get("parameters"))
-    unit, best = source.unit(source.primary), "max" if source.higher_is_better else "min"
+    unit = source.unit(source.primary)
     kind = "percent" if unit == "%" else "plain"
     fields = [
         Field("method", [named(source, str(row["method"])) for row in rows], "html"),
@@ -68,12 +68,13 @@ def results(source: RunSource) -> Html:
             Field("resident", resident, "bytes", hint="size of all tensors a forward needs: base and adapter")
         )
     for split, long in (("val", "validation"), ("test", "test")):
-        values = [source.scores(row, split).get(source.primary) for row in rows]
+        metric = source.metric(split)
+        values = [source.scores(row, split).get(metric) for row in rows]
         if any(finite(value) is not None for value in values):
+            own = source.unit(metric)
+            best = _best(source, metric) if split == source.split else ""
             fields.append(
-                Field(
-                    f"{long} {source.primary}", values, kind, unit, best=best if split == source.split else ""
-                )
+                Field(f"{long} {metric}", values, "percent" if own == "%" else "plain", own, best=best)
             )
     fields += _beside(source, rows, kind, unit)
     if len(rows) > 1 and source.score(rows[0]) is not None:
@@ -168,8 +169,10 @@ def metrics(source: RunSource) -> Html | None:
 
 
 def _best(source: RunSource, name: str) -> str:
-    if name == source.primary:
-        return "max" if source.higher_is_better else "min"
+    for split in ("test", "val"):
+        metric, higher = decides(source.record, split)
+        if name == metric:
+            return "max" if higher else "min"
     return "min" if lower_is_better(name) else ""
 
 

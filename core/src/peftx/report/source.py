@@ -16,6 +16,7 @@ from peftx.errors import RunError
 from peftx.report.averages import Averages
 from peftx.report.board import Board
 from peftx.report.figures import finite
+from peftx.report.order import decides
 
 __all__ = ["BenchSource", "RunSource"]
 
@@ -78,13 +79,17 @@ class RunSource:
 
     @property
     def primary(self) -> str:
-        """The metric that decides."""
-        return str(self.record.get("primary", ""))
+        """The metric that decides on the split rows are compared on."""
+        return self.metric(self.split)
 
     @property
     def higher_is_better(self) -> bool:
         """Of the primary metric."""
-        return bool(self.record.get("higher_is_better", True))
+        return decides(self.record, self.split)[1]
+
+    def metric(self, split: str) -> str:
+        """The metric that decides on a split."""
+        return decides(self.record, split)[0]
 
     @property
     def split(self) -> str:

@@ -94,19 +94,21 @@ class _Ranking:
     higher_is_better: bool | None
     cost: str
 
-    def of(self, entry: Entry) -> tuple[str, bool]:
-        """Metric and direction on the board of an entry."""
-        if self.metric in (None, entry.primary):
-            return entry.primary, entry.higher_is_better
-        assert self.metric is not None
+    def of(self, entry: Entry, split: str) -> tuple[str, bool]:
+        """Metric and direction on the board of an entry, which is about a split."""
+        if self.metric is None:
+            return entry.decides(split)
+        for one in ("test", "val"):
+            if self.metric == entry.decides(one)[0]:
+                return entry.decides(one)
         if self.higher_is_better is not None:
             return self.metric, self.higher_is_better
         return self.metric, not lower_is_better(self.metric)
 
 
 def _board(one: Group, defaults: Defaults, ranking: _Ranking) -> Board:
-    primary, higher = ranking.of(one.entries[0])
     split = "test" if any(entry.has_test for entry in one.entries) else "val"
+    primary, higher = ranking.of(one.entries[0], split)
     kept = [entry for entry in one.entries if entry.tested]
     standings, notes = [], []
     for own in _rows(kept, defaults):

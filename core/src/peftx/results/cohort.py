@@ -55,7 +55,11 @@ class Cohort:
         ]
         order = {"test": 0, "val": 1}
         common = set.intersection(*tables)
-        return sorted(common, key=lambda one: (order.get(one[0], 2), one[1] != self.first.primary, one[1]))
+        first = {"val": self.first.selects or self.first.primary}
+        return sorted(
+            common,
+            key=lambda one: (order.get(one[0], 2), one[1] != first.get(one[0], self.first.primary), one[1]),
+        )
 
     def values(self, split: str, metric: str) -> dict[int, float]:
         """A metric by seed."""

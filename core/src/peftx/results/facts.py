@@ -53,7 +53,8 @@ class RowFacts:
 class RunFacts:
     """A run. `tested`: whether it was to be scored on the test split; `has_test`: whether its data have one. `setup`:
     the options of its task, data and model. `weights`: what the model's card says of them. `hardware`: what times and
-    memory depend on, in words."""
+    memory depend on, in words. `selects`: what selected on validation, with its direction, where that is another metric
+    than the primary one; else empty."""
 
     started: str
     status: str
@@ -77,6 +78,8 @@ class RunFacts:
     setup: Mapping[str, Mapping[str, Any]]
     config: Mapping[str, Any]
     rows: tuple[RowFacts, ...]
+    selects: str = ""
+    selects_higher_is_better: bool = True
 
 
 def read(folder: Path) -> RunFacts:
@@ -130,6 +133,8 @@ def _run(record: Mapping[str, Any], config: Mapping[str, Any]) -> RunFacts:
         setup={name: _options(config.get(name, {})) for name in ("task", "data", "model")},
         config=config,
         rows=tuple(_rows(record, config)),
+        selects=_text(record.get("selects") or ""),
+        selects_higher_is_better=bool(record.get("selects_higher_is_better", True)),
     )
 
 

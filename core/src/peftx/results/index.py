@@ -69,24 +69,33 @@ class Entry:
     looks: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     setup: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    selects: str = ""
+    selects_higher_is_better: bool = True
+
+    def decides(self, split: str) -> tuple[str, bool]:
+        """The metric that decides on a split, and whether more of it is better."""
+        if split == "val" and self.selects:
+            return self.selects, self.selects_higher_is_better
+        return self.primary, self.higher_is_better
 
     def score(self, split: str) -> float | None:
-        """The primary metric on a split."""
-        return self.metrics.get(split, {}).get(self.primary)
+        """The metric that decides on a split."""
+        return self.metrics.get(split, {}).get(self.decides(split)[0])
 
 
 _PLAIN = (
     "started status state error task method baseline data model unit higher_is_better seed device hardware tested "
     "has_test fingerprint weights trainable stored_bytes peak_memory_bytes peak_memory_how saved_bytes seconds steps "
-    "epochs best_epoch"
+    "epochs best_epoch selects selects_higher_is_better"
 ).split()
-_FLAGS = ("baseline", "higher_is_better", "tested", "has_test")
+_FLAGS = ("baseline", "higher_is_better", "tested", "has_test", "selects_higher_is_better")
 
 _QUERY = f"""
 SELECT u.folder, u.started, {where.KEYS["status"][0]} AS status, u.task, u.data, u.model, u.primary_metric, u.unit,
     u.units, u.higher_is_better, u.seed, u.device, u.hardware, u.tested, u.has_test, u.fingerprint, u.weights, u.setup,
     r.state, r.error, r.method, r.baseline, r.settings, r.scores, r.looks, r.trainable, r.stored_bytes,
-    r.peak_memory_bytes, r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch
+    r.peak_memory_bytes, r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch,
+    u.selects, u.selects_higher_is_better
 FROM rows r JOIN runs u ON u.id = r.run
 """
 

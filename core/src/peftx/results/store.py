@@ -28,7 +28,7 @@ __all__ = ["FORMAT", "NAME", "connect", "forget", "in_memory", "insert", "is_dam
 NAME = ".index.sqlite"
 
 #: Raised whenever the tables change; an older file is rebuilt.
-FORMAT = 3
+FORMAT = 4
 
 #: "pefx": says that a SQLite file is ours.
 APPLICATION = 0x70656678
@@ -41,7 +41,7 @@ CREATE TABLE runs (
     id INTEGER PRIMARY KEY, folder TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, started TEXT, status TEXT, error TEXT,
     task TEXT, method TEXT, data TEXT, model TEXT, primary_metric TEXT, higher_is_better INTEGER, unit TEXT,
     units TEXT, seed INTEGER, precision TEXT, device TEXT, hardware TEXT, tested INTEGER, has_test INTEGER,
-    fingerprint TEXT, weights TEXT, setup TEXT
+    fingerprint TEXT, weights TEXT, setup TEXT, selects TEXT, selects_higher_is_better INTEGER
 );
 CREATE TABLE rows (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE, position INTEGER, method TEXT,
@@ -174,6 +174,8 @@ def insert(connection: sqlite3.Connection, folder: str, stamp: str, run: RunFact
         "stamp": stamp,
         "primary_metric": run.primary,
         "higher_is_better": int(run.higher_is_better),
+        "selects": run.selects,
+        "selects_higher_is_better": int(run.selects_higher_is_better),
         "units": json.dumps(dict(run.units)),
         "tested": int(run.tested),
         "has_test": int(run.has_test),

@@ -42,7 +42,8 @@ KEYS: dict[str, tuple[str, str]] = {
     "tested": ("CASE u.tested WHEN 1 THEN 'true' ELSE 'false' END", "text"),
     "fingerprint": ("u.fingerprint", "text"),
     "val": (
-        "(SELECT value FROM metrics WHERE row = r.id AND split = 'val' AND name = u.primary_metric)",
+        "(SELECT value FROM metrics WHERE row = r.id AND split = 'val' "
+        "AND name = COALESCE(NULLIF(u.selects, ''), u.primary_metric))",
         "number",
     ),
     "test": (

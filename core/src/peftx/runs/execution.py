@@ -191,6 +191,7 @@ def _open(
         "method": plan.method.name,
         "primary": task.primary,
         "higher_is_better": task.higher_is_better,
+        **_selection(task),
         "units": dict(task.units),
         "seed": plan.config.seed,
         "precision": plan.config.precision,
@@ -211,6 +212,13 @@ def _open(
     if backend.is_main:  # last: with it, the folder is a run that can go on
         files.write_text(folder / files.CONFIG, dumps(plan.resolved(rows[0].train)))
     return ledger
+
+
+def _selection(task: Task) -> dict[str, Any]:
+    """What selected on validation, where that is another metric than the one that ranks."""
+    if not task.selects:
+        return {}
+    return {"selects": task.selects, "selects_higher_is_better": task.selects_higher_is_better}
 
 
 def _of_copy(task: Task, plan: Plan) -> list[str]:

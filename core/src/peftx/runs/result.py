@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peftx.config.run import RunConfig
+from peftx.report.order import decides
 from peftx.report.table import Column, Table, byte_size, count, percent, seconds
 
 __all__ = ["Run", "RunResult", "result_table"]
@@ -64,12 +65,15 @@ def result_table(record: Mapping[str, Any]) -> Table:
     """Method beside baselines: trainable parameters, bytes stored and resident, peak memory, seconds, validation and
     test score; where validation chose another epoch than the last in some row, the last epoch's test score; where it
     was asked for, the best on test."""
-    primary, unit = record["primary"], record["units"].get(record["primary"], "")
-    title = f"{primary} {unit}".strip()
-    show = percent if unit == "%" else "{:.4g}".format
+    primary = record["primary"]
+    chosen = {split: decides(record, split)[0] for split in ("val", "test")}
+    units = {split: record["units"].get(metric, "") for split, metric in chosen.items()}
+    shown = {split: percent if unit == "%" else "{:.4g}".format for split, unit in units.items()}
+    titles = {split: f"{split} {metric} {units[split]}".strip() for split, metric in chosen.items()}
+    show = shown["test"]
     rows = [
         row
-        | {split: row.get("metrics", {}).get(split, {}).get(primary) for split in ("val", "test")}
+        | {split: row.get("metrics", {}).get(split, {}).get(metric) for split, metric in chosen.items()}
         | {name: _beside(row, name, primary) for name in ("last_epoch", "best_on_test")}
         for row in record["rows"]
     ]
@@ -80,8 +84,8 @@ def result_table(record: Mapping[str, Any]) -> Table:
         Column("resident_bytes", "resident", byte_size),
         Column("peak_memory_bytes", "peak memory", byte_size),
         Column("seconds", "time", seconds),
-        Column("val", f"val {title}", show),
-        Column("test", f"test {title}", show),
+        Column("val", titles["val"], shown["val"]),
+        Column("test", titles["test"], show),
     ]
     if all(row["test"] is None for row in rows):
         columns.pop()

@@ -90,14 +90,21 @@ class Task(ABC):
     Subclasses set the class attributes and write the abstract methods. A task never keeps a model: it builds
     fresh ones and is handed the one to use.
 
-    `primary`: the metric that selects and ranks; `units`: unit of each metric, for tables. `notes`: sentences
+    `primary`: the metric that ranks, and selects on validation. `selects`: the metric that selects there instead, where
+    validation data cannot give the primary one (they hold none of what the test data are scored on), with its own
+    direction; empty for `primary`. `units`: unit of each metric, for tables. `notes`: sentences
     a reader of the result must know (weights missing, head dropped); stored in the record. `workers`: threads
     that may prepare batches, 0 for as many as the task thinks right. `suffixes`: endings of the files that `predict`
     takes out of a folder, lower case (".png"); none: files have to be named one by one.
+    `calibration`: what `calibrate` returned for that model, {} where it was not asked. `predict_options`: what `predict`
+    is asked besides the files, of the class that ``TaskSpec.predict_config`` names; None where a task has none, or
+    nothing is predicted.
     """
 
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    selects: ClassVar[str] = ""
+    selects_higher_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {}
     suffixes: ClassVar[tuple[str, ...]] = ()
     workers: int = 0
@@ -108,6 +115,8 @@ class Task(ABC):
         self.model = model
         self.ctx = ctx
         self.notes: list[str] = []
+        self.calibration: Mapping[str, Any] = {}
+        self.predict_options: Any = None
 
     # --- what a pack writes ---------------------------------------------------------------------------------
     @abstractmethod
@@ -136,7 +145,16 @@ class Task(ABC):
 
     @abstractmethod
     def meter(self) -> Meter:
-        """Return a fresh meter whose result holds at least `primary` and `n`, the number of samples."""
+        """Return a fresh meter whose result holds `n`, the number of samples, and the metric that `decides` on the
+        split."""
+
+    @classmethod
+    def decides(cls, split: str) -> tuple[str, bool]:
+        """The metric that decides on a split, and whether more of it is better: `selects` on validation if there is one,
+        else `primary`."""
+        if split == "val" and cls.selects:
+            return cls.selects, cls.selects_higher_is_better
+        return cls.primary, cls.higher_is_better
 
     # --- what a pack may write ------------------------------------------------------------------------------
     def splits(self) -> list[str]:
@@ -223,10 +241,30 @@ class Task(ABC):
         """
         return {}
 
+    def calibrate(
+        self,
+        model: nn.Module,
+        splits: Sequence[str],
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> dict[str, Any]:
+        """Return what only held-out samples can say about answers on new files, such as how far forecasts are off,
+        JSON-ready and of bounded size; {} for nothing.
+
+        Called once, after a run's own method was scored on `splits`: validation is to learn from, another split only to
+        measure how well it came out. Must not change the model. What is returned is kept in the run folder
+        (calibration.json) and is there as `calibration` when `exhibit`, `predict` and `illustrate` are called.
+        """
+        return {}
+
     def predict(
         self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"
     ) -> list[dict[str, Any]]:
         """Return one JSON-ready dict per input file.
+
+        A list of dicts in it is its answers, a line for each; a list of sentences under ``notes`` is what a reader must
+        know about them.
 
         Raises:
             DataError: a file cannot be read; the message names it.

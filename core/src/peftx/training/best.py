@@ -17,16 +17,16 @@ __all__ = ["Best"]
 class Best:
     """Copy of what is trained, at the best validation so far; ties go to the lower loss, then to the earlier epoch."""
 
-    def __init__(self, primary: str, *, higher_is_better: bool) -> None:
+    def __init__(self, metric: str, *, higher_is_better: bool) -> None:
         self._sign = 1.0 if higher_is_better else -1.0
-        self._primary = primary
+        self._metric = metric
         self._score: tuple[float, float] | None = None
         self._tensors: dict[str, Tensor] = {}
         self.epoch = 0
 
     def see(self, adapted: Adapted, epoch: int, scores: Mapping[str, float]) -> bool:
         """Keep what is trained if its scores are the best so far, and say whether they are."""
-        score = (self._sign * scores[self._primary], -scores.get("loss", 0.0))
+        score = (self._sign * scores[self._metric], -scores.get("loss", 0.0))
         if self._score is not None and score <= self._score:
             return False
         self._score, self.epoch = score, epoch

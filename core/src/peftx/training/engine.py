@@ -126,7 +126,8 @@ class Training:
         self.running, self.scored = task, adapted.model
         self.validates = "val" in task.splits()
         self.result = Fit(selected_on="val" if self.validates else "last epoch")
-        self.best = Best(task.primary, higher_is_better=task.higher_is_better)
+        metric, higher = task.decides("val")
+        self.best = Best(metric, higher_is_better=higher)
         self.ema = Ema(train.ema) if train.ema is not None else None
         self.order = generator(seed, "order")
         self.batches = task.batches("train", train.batch_size, train=True, generator=self.order)

@@ -133,6 +133,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
 def _columns(entries: Sequence[Entry]) -> list[str | Column]:
     metrics = {(entry.primary, entry.unit) for entry in entries}
     common = f" {' '.join(next(iter(metrics)))}".rstrip() if len(metrics) == 1 else ""
+    chosen = {entry.selects for entry in entries if entry.selects}
+    # a board of one metric may have been selected by another on validation
+    selected = f" {next(iter(chosen))}" if common and len(chosen) == 1 else common
     show = score_text("%" if {unit for _, unit in metrics} == {"%"} else "")
     columns: list[str | Column] = [
         "run",
@@ -142,7 +145,7 @@ def _columns(entries: Sequence[Entry]) -> list[str | Column]:
         "data",
         "model",
         Column("seed", "seed"),
-        Column("val", f"val{common}", show),
+        Column("val", f"val{selected}", show if selected == common else "{:.4g}".format),
         Column("test", f"test{common}", show),
         Column("trainable", "trainable", count),
         Column("seconds", "time", seconds),
