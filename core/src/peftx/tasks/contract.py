@@ -95,10 +95,9 @@ class Task(ABC):
     direction; empty for `primary`. `units`: unit of each metric, for tables. `notes`: sentences
     a reader of the result must know (weights missing, head dropped); stored in the record. `workers`: threads
     that may prepare batches, 0 for as many as the task thinks right. `suffixes`: endings of the files that `predict`
-    takes out of a folder, lower case (".png"); none: files have to be named one by one.
-    `calibration`: what `calibrate` returned for that model, {} where it was not asked. `predict_options`: what `predict`
-    is asked besides the files, of the class that ``TaskSpec.predict_config`` names; None where a task has none, or
-    nothing is predicted.
+    takes out of a folder, lower case (".png"); none: files have to be named one by one. `calibration`: what `calibrate`
+    returned for that model, {} where it was not asked. `predict_options`: what `predict` is asked besides the files, of
+    the class that ``TaskSpec.predict_config`` names; None where a task has none, or nothing is predicted.
     """
 
     primary: ClassVar[str]
@@ -150,8 +149,8 @@ class Task(ABC):
 
     @classmethod
     def decides(cls, split: str) -> tuple[str, bool]:
-        """The metric that decides on a split, and whether more of it is better: `selects` on validation if there is one,
-        else `primary`."""
+        """The metric that decides on a split, and whether more of it is better: `selects` on validation if there is
+        one, else `primary`."""
         if split == "val" and cls.selects:
             return cls.selects, cls.selects_higher_is_better
         return cls.primary, cls.higher_is_better
