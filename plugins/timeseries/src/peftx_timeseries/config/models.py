@@ -22,8 +22,16 @@ class HostConfig(BaseModel):
         ge=1,
         description="keep the first so many blocks (default: 6, or all where there are fewer)",
     )
-    patch: int = Field(default=16, ge=1, description="rows of a patch, which becomes a token")
-    stride: int = Field(default=8, ge=1, description="rows between two patches")
+    patch: int | None = Field(
+        default=None,
+        ge=1,
+        description="rows of a patch, which becomes a token (default: 16, and 1 in short-term forecasting)",
+    )
+    stride: int | None = Field(
+        default=None,
+        ge=1,
+        description="rows between two patches (default: 8, and 1 in short-term forecasting)",
+    )
     residual: Literal["none", "linear"] = Field(
         default="none",
         description="linear: the model only corrects the closed-form linear forecast, which it starts as",

@@ -6,25 +6,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["ForecastingConfig"]
+__all__ = ["ForecastingConfig", "QuantileConfig"]
 
 
-class ForecastingConfig(BaseModel):
-    """How series become windows, and what is asked of a forecast."""
+class QuantileConfig(BaseModel):
+    """What every forecast may be asked for: quantiles."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input_length: int = Field(default=336, ge=2, description="rows of the input, L")
-    horizon: int = Field(default=96, ge=1, description="rows of the forecast, H")
-    stride: int = Field(default=1, ge=1, description="rows between two training windows")
-    val_stride: int = Field(
-        default=1, ge=1, description="rows between two validation windows; the test set has every window"
-    )
-    short_series: Literal["refuse", "pad"] = Field(
-        default="refuse",
-        description="what to do with histories shorter than the input: no window, or missing values in front",
-    )
-    loss: Literal["mse", "mae"] = Field(default="mse", description="what a point forecast is trained by")
     quantiles: tuple[float, ...] = Field(
         default=(),
         description="forecast these quantiles, such as 0.1,0.5,0.9, by the pinball loss; 0.5 must be among them",
@@ -42,3 +31,19 @@ class ForecastingConfig(BaseModel):
         if 0.5 not in value:
             raise ValueError("0.5 must be among the quantiles: the median is the point forecast")
         return value
+
+
+class ForecastingConfig(QuantileConfig):
+    """How series become windows, and what is asked of a forecast."""
+
+    input_length: int = Field(default=336, ge=2, description="rows of the input, L")
+    horizon: int = Field(default=96, ge=1, description="rows of the forecast, H")
+    stride: int = Field(default=1, ge=1, description="rows between two training windows")
+    val_stride: int = Field(
+        default=1, ge=1, description="rows between two validation windows; the test set has every window"
+    )
+    short_series: Literal["refuse", "pad"] = Field(
+        default="refuse",
+        description="what to do with histories shorter than the input: no window, or missing values in front",
+    )
+    loss: Literal["mse", "mae"] = Field(default="mse", description="what a point forecast is trained by")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from peftx_timeseries.tasks.predicting import SUFFIXES, forecasts
 from peftx_timeseries.tasks.recipes import recipe
 from peftx_timeseries.tasks.shapes import Shapes
 
-__all__ = ["Forecasting"]
+__all__ = ["Forecasting", "WindowBatches", "filled", "series_of"]
 
 
 class Forecasting(Task):
@@ -40,6 +40,8 @@ class Forecasting(Task):
     primary: ClassVar[str] = "mse"
     higher_is_better: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    #: rows of a patch and between two, where the host's options leave them open
+    patching: ClassVar[tuple[int, int]] = (16, 8)
 
     config: ForecastingConfig
 
@@ -47,10 +49,14 @@ class Forecasting(Task):
         self, config: ForecastingConfig, data: Dataset, model: ModelSource, ctx: DataContext
     ) -> None:
         super().__init__(config, data, model, ctx)
-        self.shapes = Shapes(config.input_length, config.horizon, int(data.card.get("period", 1)))
+        self.shapes = self.make_shapes()
         self._windows: dict[tuple[str, int], Windows] = {}
         self._scaler: Scaler | None = None
         self._card: dict[str, Any] = {}
+
+    def make_shapes(self) -> Shapes:
+        """Rows of the input, of the forecast and of a season, as options and data say."""
+        return Shapes(self.config.input_length, self.config.horizon, int(self.data.card.get("period", 1)))
 
     @property
     def scaler(self) -> Scaler | None:
@@ -80,16 +86,20 @@ class Forecasting(Task):
         """
         step = stride or {"train": self.config.stride, "val": self.config.val_stride}.get(split, 1)
         if (split, step) not in self._windows:
-            self._windows[split, step] = Windows(
-                _series(self.data.splits[split]),
-                self.shapes.length,
-                self.shapes.horizon,
-                self.statistics,
-                stride=step,
-                pad=self.config.short_series == "pad",
-                what=split,
-            )
+            self._windows[split, step] = self.cut(split, step)
         return self._windows[split, step]
+
+    def cut(self, split: str, stride: int) -> Windows:
+        """Cut the windows of a split; called once for each split and stride."""
+        return Windows(
+            series_of(self.data.splits[split]),
+            self.shapes.length,
+            self.shapes.horizon,
+            self.statistics,
+            stride=stride,
+            pad=self.config.short_series == "pad",
+            what=split,
+        )
 
     def samples(self, split: str) -> int:
         """Windows of a split times channels."""
@@ -111,7 +121,9 @@ class Forecasting(Task):
                 self.model.name, blocks=host.blocks, pretrained=host.pretrained, offline=self.ctx.offline
             )
         assert isinstance(trunk, Trunk)
-        patches = patches_of(self.shapes.length, int(options.get("patch", 16)), int(options.get("stride", 8)))
+        patch = int(options.get("patch") or self.patching[0])
+        stride = int(options.get("stride") or self.patching[1])
+        patches = patches_of(self.shapes.length, patch, stride)
         if trunk.positions and patches > trunk.positions:
             raise ConfigError(
                 f"an input of {self.shapes.length} rows makes {patches} patches, and {self.model.name} has "
@@ -122,8 +134,8 @@ class Forecasting(Task):
             trunk,
             length=self.shapes.length,
             horizon=self.shapes.horizon,
-            patch=int(options.get("patch", 16)),
-            stride=int(options.get("stride", 8)),
+            patch=patch,
+            stride=stride,
             quantiles=len(self.config.quantiles),
             linear=linear,
             seed=int(options.get("projection_seed", 0)),
@@ -137,6 +149,7 @@ class Forecasting(Task):
             "host": self.model.name,
             "pretrained": bool(options.get("pretrained", True)),
             "patches": model.patches,
+            "patch": f"{patch} rows, {stride} apart",
             "residual": "linear" if linear else "none",
             "parameters": sum(p.numel() for p in model.parameters()),
         }
@@ -167,7 +180,7 @@ class Forecasting(Task):
         return WindowBatches(
             self.windows(split),
             batch_size,
-            self._units(split),
+            self.deviations(split),
             generator=generator if train else None,
             shuffle=train,
         )
@@ -176,13 +189,23 @@ class Forecasting(Task):
         """Return the forecast, standardised."""
         if "seen" in batch and isinstance(model, Forecaster):
             return model(batch["x"], batch["seen"])
-        return model(batch["x"])
+        # a row to compare with may be told more of a series than its window
+        return model(batch["x"], *(batch[name] for name in getattr(model, "reads", ())))
 
-    def forecast(self, model: nn.Module, x: Tensor) -> Tensor:  # (B, H) or (B, H, Q)
-        """Forecast from standardised windows (B, L) in which NaN stands for a missing value."""
+    def forecast(
+        self, model: nn.Module, x: Tensor, more: Mapping[str, Tensor] | None = None
+    ) -> Tensor:  # (B, H) or (B, H, Q)
+        """Forecast from standardised windows (B, L) in which NaN stands for a missing value; `more` is what `ahead`
+        gave."""
         values, seen = filled(x)
         gaps = bool((seen == 0).any())
-        return self.forward(model, {"x": values, "seen": seen} if gaps else {"x": values})
+        batch = {"x": values, "seen": seen} if gaps else {"x": values}
+        return self.forward(model, batch | dict(more or {}))
+
+    def ahead(self, one: Series) -> dict[str, Tensor]:
+        """What a batch holds besides the input, a row for each channel, in a forecast behind the last row of a series:
+        nothing here."""
+        return {}
 
     def predict(
         self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"
@@ -212,8 +235,9 @@ class Forecasting(Task):
         """Return the settings of `peftx_timeseries.tasks.recipes`."""
         return recipe(method)
 
-    def _units(self, split: str) -> Tensor:  # (series, channels)
-        held = _series(self.data.splits[split])
+    def deviations(self, split: str) -> Tensor:  # (series, channels)
+        """The deviation that each channel of each series of a split is standardised by."""
+        held = series_of(self.data.splits[split])
         return torch.from_numpy(np.stack([self.statistics(one)[1] for one in held.series])).float()
 
 
@@ -259,7 +283,12 @@ def filled(x: Tensor) -> tuple[Tensor, Tensor]:
     return values, seen.float()
 
 
-def _series(split: Any) -> SeriesSplit:
+def series_of(split: Any) -> SeriesSplit:
+    """The split, if it holds series.
+
+    Raises:
+        DataError: it holds something else.
+    """
     if not isinstance(split, SeriesSplit):
         raise DataError(
             "these samples are no time series: forecasting takes data sets of the time-series pack"

@@ -87,7 +87,8 @@ def _ahead(
             f"{one.name}: the last {length} rows of {channel!r} are all missing, so nothing can be forecast"
         )
     x = torch.from_numpy(rows.T.astype(np.float32)).to(device)
-    y = task.forecast(model, x).double().cpu().numpy()
+    more = {name: value.to(device) for name, value in task.ahead(one).items()}
+    y = task.forecast(model, x, more).double().cpu().numpy()
     if y.ndim == 2:
         y = y[..., None]
     else:
