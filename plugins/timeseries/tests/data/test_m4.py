@@ -101,3 +101,11 @@ def test_the_file_of_the_archive_will_do(real: Path, group: str) -> None:
     assert data.splits["test"].extent == GROUPS[group].series and data.card["period"] == GROUPS[group].period
     assert {len(one) for one in data.splits["test"].series} == {GROUPS[group].horizon}
     assert all(np.isfinite(one.values).all() for one in data.splits["train"].series)
+
+
+def test_a_cell_that_no_reader_takes_is_one_sentence(tmp_path: Path) -> None:
+    write(tmp_path / "m4", test='"V1","V2"\n"Y1",' + "9" * 200_000 + "\n")
+    with pytest.raises(
+        DataError, match=r"^Yearly-test\.csv is no table that can be read \(field larger than"
+    ):
+        load(M4Config(path="yearly"), ctx(tmp_path))

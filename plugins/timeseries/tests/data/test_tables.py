@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from peftx.data import files
 from peftx.data.contract import DataContext, Dataset
 from peftx.errors import DataError
 from peftx_timeseries.config.data import CsvConfig
@@ -181,6 +182,22 @@ def test_damaged_files_are_one_sentence(write: Write, table: Table) -> None:
     assert "is damaged or not open to you" in refused(write(b"nonsense", "x.csv.gz"))
     pytest.importorskip("pyarrow")
     assert "is no Parquet file that can be read" in refused(write(b"nonsense" * 100, "x.parquet"))
+
+
+def test_a_header_that_no_reader_takes_is_one_sentence(write: Write) -> None:
+    assert "line 1 is no header (field larger than field limit" in refused(
+        write("date," + "a" * 200_000 + "\n1,2\n")
+    )
+
+
+def test_what_unpacks_to_too_much_is_one_sentence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_UNPACKED", 1_000_000)
+    bomb = write(gzip.compress(b"date,a\n" + b"2024-01-01,1\n" * 200_000), "x.csv.gz")
+    assert "x.csv.gz unpacks to more than 1,000,000 bytes" in refused(bomb)
+    monkeypatch.setattr(files, "MOST_LINE", 10_000)
+    assert "x.csv.gz: line 2 has more than 10,000 bytes" in refused(
+        write(gzip.compress(b"date,a\n" + b"1" * 20_000), "x.csv.gz")
+    )
 
 
 def test_a_channel_without_a_value_in_training_is_refused(write: Write, table: Table) -> None:

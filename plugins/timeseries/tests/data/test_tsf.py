@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from peftx.data import files
 from peftx.data.contract import DataContext, Dataset
 from peftx.errors import DataError
 from peftx_timeseries.config.data import TsfConfig
@@ -150,6 +151,22 @@ def test_cut_archives_are_one_sentence(write: Write, tmp_path: Path) -> None:
     packed = gzip.compress(FILE.encode() * 1)
     assert "it is damaged or not open to you" in refused(write(packed[:-12], "x.tsf.gz"))
     assert "it is damaged; get it again" in refused(write(b"nonsense", "x.zip"))
+
+
+@pytest.mark.parametrize("name", ["x.tsf.gz", "x.zip"])
+def test_a_line_that_unpacks_to_anything_is_one_sentence(
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(files, "MOST_LINE", 10_000)
+    text = FILE.encode() + b"T3:1:1990-01-31 00-00-00:" + b"1," * 100_000
+    path = write(gzip.compress(text), name)
+    if name == "x.zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.tsf", text)
+    assert f"{name}: line 14 has more than 10,000 bytes: it is damaged" in refused(path)
+    monkeypatch.setattr(files, "MOST_LINE", 1_000_000)
+    monkeypatch.setattr(files, "MOST_UNPACKED", 100_000)
+    assert f"{name} unpacks to more than 100,000 bytes" in refused(path)
 
 
 def test_without_a_horizon_or_a_start(write: Write) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftx.data.contract import DataContext, Dataset
+from peftx.data.files import find_file
 from peftx.errors import DataError
 from peftx_timeseries.config.data import LongConfig
-from peftx_timeseries.data.reading import Table, find_file, read_table
+from peftx_timeseries.data.reading import Table, read_table
 from peftx_timeseries.data.tables import (
     Read,
     ascending,

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from peftx.data.contract import DataContext, Dataset, Published
 from peftx.data.copies import compare_copy
+from peftx.data.files import lines_of, reading
 from peftx.errors import DataError, near_matches
 from peftx_timeseries.config.data import M4Config
 from peftx_timeseries.data.borders import at_horizon, cut
 from peftx_timeseries.data.dataset import make_dataset
-from peftx_timeseries.data.reading import reading
 from peftx_timeseries.data.tables import constant_note
 from peftx_timeseries.data.tsf import read_tsf, series_of
 from peftx_timeseries.series.frequency import parse_frequency
@@ -165,8 +165,9 @@ def _lines(path: Path) -> Iterator[tuple[str, Values]]:
     import numpy as np
 
     seen: set[str] = set()
-    with reading(path), path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        for number, row in enumerate(csv.reader(stream), 1):
+    with reading(path), lines_of(path) as lines:
+        rows = csv.reader(line.decode("utf-8", "replace") for line in lines)
+        for number, row in enumerate(_parsed(rows, path), 1):
             if number == 1 or not row:
                 continue
             name, cells = row[0], row[1:]
@@ -186,6 +187,15 @@ def _lines(path: Path) -> Iterator[tuple[str, Values]]:
             yield name, values
     if not seen:
         raise DataError(f"{path} holds no series")
+
+
+def _parsed(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise DataError(
+            f"{path.name} is no table that can be read ({error}): get it again from {_SOURCE}"
+        ) from None
 
 
 def _monash(path: Path) -> tuple[Series, ...]:

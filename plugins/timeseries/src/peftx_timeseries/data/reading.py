@@ -6,16 +6,13 @@ the first line with too many or too few cells, which a parser would fill up in s
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+from peftx.data.files import is_packed, lines_of, reading
 from peftx.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     Indices = NDArray[np.int64]
 
-__all__ = ["Table", "find_file", "frame_table", "opened", "read_table", "reading"]
+__all__ = ["Table", "frame_table", "read_table"]
 
 _SEPARATORS = (b",", b";", b"\t", b"|")
 #: Cells that stand for a missing value.
@@ -51,39 +48,6 @@ class Table:
     lines: Indices
     word: str = "line"
     notes: tuple[str, ...] = ()
-
-
-def find_file(path: Path, root: Path | None, kind: str) -> Path:
-    """Return the file, which may be given relative to the data root.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = path.expanduser()
-    if root is not None and not path.is_absolute() and not path.exists():
-        path = root / path
-    if not path.exists():
-        raise DataError(f"no such file: {path}; a {kind} was expected")
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, but a {kind} was expected")
-    return path
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file raises into one DataError."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        cause = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"cannot read {path} ({cause}): it is damaged or not open to you; get it again"
-        ) from error
-
-
-def opened(path: Path) -> IO[bytes]:
-    """Open a file, compressed by gzip or not."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def read_table(path: Path) -> Table:
@@ -165,7 +129,7 @@ def _csv(path: Path) -> Table:
                 names=range(len(shape.names)),
                 skiprows=shape.header,
                 low_memory=False,
-                compression="gzip" if path.suffix == ".gz" else None,
+                compression="gzip" if is_packed(path) else None,
             )
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, ValueError) as error:
             cause = " ".join(str(error).split())[:160]
@@ -211,8 +175,8 @@ def _scan(path: Path) -> _Shape:
     names: tuple[str, ...] = ()
     separator, encoding, comma, header = b",", "utf-8-sig", False, 0
     lines: list[int] = []
-    with opened(path) as stream:
-        for number, raw in enumerate(stream, 1):
+    with lines_of(path) as found:
+        for number, raw in enumerate(found, 1):
             line = raw.rstrip(b"\r\n")
             if number == 1:
                 if line.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -227,13 +191,19 @@ def _scan(path: Path) -> _Shape:
             if not names:
                 separator = max(_SEPARATORS, key=line.count)
                 text = line.decode("utf-8" if _utf8(line) else "latin-1")
-                names = tuple(name.strip() for name in next(csv.reader([text], delimiter=separator.decode())))
+                try:
+                    cells = next(csv.reader([text], delimiter=separator.decode()))
+                except csv.Error as error:
+                    raise DataError(
+                        f"{path.name}: line {number} is no header ({error}): it is damaged"
+                    ) from None
+                names = tuple(name.strip() for name in cells)
                 header = number
                 continue
-            cells = line.count(separator) + 1
-            if b'"' not in line and cells != len(names):
+            count = line.count(separator) + 1
+            if b'"' not in line and count != len(names):
                 raise DataError(
-                    f"{path.name}: line {number} has {cells} cell{'s' * (cells > 1)}, but the header has "
+                    f"{path.name}: line {number} has {count} cell{'s' * (count > 1)}, but the header has "
                     f"{len(names)}: it is cut off, or its cells are separated in another way"
                 )
             comma = comma or (separator == b";" and b"," in line)

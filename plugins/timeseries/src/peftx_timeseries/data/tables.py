@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftx.data.contract import DataContext, Dataset
+from peftx.data.files import find_file
 from peftx.errors import DataError, near_matches
 from peftx_timeseries.config.data import CsvConfig, TableConfig
 from peftx_timeseries.data.borders import divide
 from peftx_timeseries.data.dataset import make_dataset
-from peftx_timeseries.data.reading import Table, find_file, read_table
+from peftx_timeseries.data.reading import Table, read_table
 from peftx_timeseries.data.times import is_count, looks_like_times, parse_times, to_utc
 from peftx_timeseries.series.frequency import EXAMPLES, Frequency, parse_frequency
 from peftx_timeseries.series.regular import Rows, regularise

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftx.data.contract import DataContext, Dataset
+from peftx.data.files import bounded_lines, find_file, lines_of, reading
 from peftx.errors import DataError
 from peftx_timeseries.config.data import TsfConfig
 from peftx_timeseries.data.borders import divide
 from peftx_timeseries.data.dataset import make_dataset
-from peftx_timeseries.data.reading import find_file, opened, reading
 from peftx_timeseries.data.tables import constant_note, season
 from peftx_timeseries.series.frequency import Frequency, parse_frequency
 from peftx_timeseries.series.series import Series
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TsfHeader", "TsfSeries", "load", "locate", "parse_tsf", "read_tsf", "series_of"]
 
-#: More bytes than any file of the archive unpacks to; a damaged or hostile one may unpack to anything.
-_MOST = 8 << 30
 _KINDS = ("string", "numeric", "date")
 
 
@@ -161,8 +159,8 @@ def _name(one: TsfSeries, header: TsfHeader) -> str:
 @contextmanager
 def _lines(path: Path) -> Iterator[Iterable[bytes]]:
     if path.suffix.lower() != ".zip":
-        with opened(path) as stream:
-            yield _bounded(stream, path)
+        with lines_of(path) as lines:
+            yield lines
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -170,21 +168,12 @@ def _lines(path: Path) -> Iterator[Iterable[bytes]]:
             if len(inside) != 1:
                 raise DataError(f"{path} holds {len(inside)} .tsf files, expected one: give the file itself")
             with archive.open(inside[0]) as member:
-                yield _bounded(member, path)
+                yield bounded_lines(member, path)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         cause = " ".join(str(error).split())
         raise DataError(
             f"cannot read {path} ({cause}): it is damaged; get it again from its source"
         ) from error
-
-
-def _bounded(stream: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    left = _MOST
-    for line in stream:
-        left -= len(line)
-        if left < 0:
-            raise DataError(f"{path} unpacks to more than {_MOST:,} bytes, which no file of the archive does")
-        yield line
 
 
 def _text(lines: Iterable[bytes], what: str) -> Iterator[tuple[int, str]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftx.data.contract import DataContext, Dataset
+from peftx.data.files import find_folder
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.config.data import ImageFolderConfig
@@ -99,15 +100,7 @@ def _note(official: Sequence[str], splits: Mapping[str, FileSplit]) -> str:
 
 
 def _root(config: ImageFolderConfig, ctx: DataContext) -> Path:
-    """The folder, which may be given relative to the data root."""
-    path = config.path.expanduser()
-    if ctx.root is not None and not path.is_absolute() and not path.exists():
-        path = ctx.root / path
-    if not path.exists():
-        raise DataError(f"no such folder: {path}")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file, but a folder of class folders was expected")
-    return path
+    return find_folder(config.path, ctx.checked_root(), "folder of class folders")
 
 
 def _parts(root: Path) -> dict[str, _Part]:

@@ -14,9 +14,7 @@ two test files alone takes ``part="t10k"``: all three splits are drawn from them
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING
 from peftx.data.contract import DataContext, Dataset, Published
 from peftx.data.copies import Copy, compare_copy
 from peftx.data.fetch import Remote, fetch
+from peftx.data.files import opened, reading
 from peftx.data.splits import limit, split
 from peftx.errors import DataError
 from peftx_vision.config.data import MnistConfig
@@ -307,7 +306,8 @@ def _content(path: Path, file: IdxFile, header: tuple[int, ...]) -> NDArray[np.u
 
     start = b"".join(number.to_bytes(4, "big") for number in header)
     body = file.rows * (_SIDE * _SIDE if len(header) > 2 else 1)
-    raw = _read(path, len(start) + body + 1)
+    with reading(path), opened(path) as stream:
+        raw = stream.read(len(start) + body + 1)  # what is compressed may unpack to anything
     if raw[: len(start)] != start:
         raise DataError(
             f"{path} is not an idx file of {file.rows:,} {'images of 28 x 28' if len(header) > 2 else 'labels'}: "
@@ -325,15 +325,3 @@ def _content(path: Path, file: IdxFile, header: tuple[int, ...]) -> NDArray[np.u
             "it is altered or belongs to another data set"
         )
     return np.frombuffer(raw, dtype=np.uint8, offset=len(start))
-
-
-def _read(path: Path, most: int) -> bytes:
-    """Return up to `most` bytes of the content: what is compressed may unpack to anything."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return stream.read(most)
-    except (OSError, EOFError, zlib.error) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"cannot read {path} ({cause}): it is damaged; get it again from its source"
-        ) from error
