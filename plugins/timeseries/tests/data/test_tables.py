@@ -270,6 +270,25 @@ def test_an_unknown_frequency_says_what_to_give(write: Write) -> None:
     assert data.card["frequency"] == "h" and "moved to the beginning of their steps" in data.card["note"]
 
 
+@pytest.mark.parametrize("name", ["index", "day", "Month", "year", "hour"])
+def test_numbers_under_a_name_of_times_do_not_become_the_times(write: Write, table: Table, name: str) -> None:
+    frame = table().rename(columns={"date": "when"})
+    first = write(frame.assign(**{name: np.arange(60) % 31 + 1990}).to_csv(index=False))
+    data = read(first)  # the dates are the times, and the numbers a channel
+    assert data.card["channels"] == ["a", "b", name] and data.splits["train"][0].times is not None
+    alone = frame.drop(columns="when").assign(**{name: range(1990, 2050)})
+    assert (
+        f"x.csv has no date column: none is called date, time, timestamp or ds, and '{name}' begins with '1990'"
+        in (refused(write(alone.to_csv(index=False))))
+    )
+    ahead = alone[[name, "a", "b"]]
+    assert f"and the first, '{name}', begins with '1990'" in refused(write(ahead.to_csv(index=False)))
+    asked = read(write(ahead.to_csv(index=False)), time=name)
+    assert asked.card["channels"] == ["a", "b"] and asked.card["frequency"] == "YS-JAN"
+    dates = alone.assign(**{name: table()["date"]})
+    assert read(write(dates.to_csv(index=False))).card["frequency"] == "h"
+
+
 def test_covariates_are_columns_of_their_own(write: Write, table: Table) -> None:
     frame = table().assign(holiday=np.arange(60) % 2, wind=np.arange(60) * 3.0, note="text")
     frame.loc[3, "wind"] = np.nan

@@ -49,7 +49,10 @@ __all__ = [
     "time_column",
 ]
 
-_TIME_NAMES = ("date", "datetime", "date_time", "timestamp", "time", "ds", "index", "day", "month", "year")
+#: Names of a column of times, whatever it holds.
+_TIME_NAMES = ("date", "datetime", "date_time", "timestamp", "time", "ds")
+#: Names of one that holds dates; of numbers they are just as often a channel or a covariate.
+_MAYBE_TIME = ("index", "day", "month", "year", "week", "hour", "period")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,9 @@ def read_wide(table: Table, config: TableConfig, name: str = "") -> Read:
 def time_column(table: Table, given: str | None) -> str:
     """Return the name of the column of times.
 
+    That is the given one, one that is called so, or the first or a likely one that holds dates. Numbers alone, such as
+    a column ``day`` of 1 to 31, are times under the plain names only.
+
     Raises:
         DataError: the one that was given is not there, or none looks like one.
     """
@@ -157,12 +163,15 @@ def time_column(table: Table, given: str | None) -> str:
             if column.lower() == known:
                 return column
     first = columns[0]
-    if looks_like_times(table.frame[first]):
-        return first
-    cell = table.frame[first].iloc[0]
+    likely = [column for known in _MAYBE_TIME for column in columns if column.lower() == known]
+    for column in (first, *likely):
+        if looks_like_times(table.frame[column]):
+            return column
+    shown = likely[0] if likely else first
+    named = f"the first, {first!r}," if shown == first else repr(shown)
     raise DataError(
-        f"{table.what} has no date column: none is called date, time, timestamp or ds, and the first, {first!r}, "
-        f"begins with {str(cell)[:40]!r}: name it with --data.time, or add one"
+        f"{table.what} has no date column: none is called date, time, timestamp or ds, and {named} "
+        f"begins with {str(table.frame[shown].iloc[0])[:40]!r}: name it with --data.time, or add one"
     )
 
 
