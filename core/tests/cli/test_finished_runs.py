@@ -77,14 +77,15 @@ def test_predict_prints_one_row_per_answer(peftx, run_folder, tmp_path, monkeypa
     ]
     seen = {}
 
-    def predict(folder, paths, top, registry, device=None, explain=None):
-        seen.update(paths=paths, top=top, explain=explain)
+    def predict(folder, paths, top, registry, device=None, explain=None, options=None):
+        seen.update(paths=paths, top=top, explain=explain, options=options)
         return answers
 
     monkeypatch.setattr(peftx_runs(), "predict", predict, raising=False)
     (tmp_path / "a.png").write_text("")
     status, out, _ = peftx("predict", run_folder, tmp_path / "a.png", "--top", "2")
-    assert status == 0 and seen == {"paths": (tmp_path / "a.png",), "top": 2, "explain": None}
+    assert status == 0 and seen["paths"] == (tmp_path / "a.png",)
+    assert (seen["top"], seen["explain"], seen["options"]) == (2, None, {})
     lines = [line.split() for line in out.splitlines()]
     assert lines[0] == ["file", "class", "probability", "value"]
     assert lines[2:] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from peftx.report.table import MISSING, Column, Table
 
-__all__ = ["heading", "note", "print_json", "print_table", "table"]
+__all__ = ["csv_text", "heading", "json_text", "note", "print_csv", "print_json", "print_table", "table"]
 
 
 def table(columns: Sequence[str | Column], rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -44,17 +45,29 @@ def print_table(what: Table) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON to stdout; dataclasses become tables, paths text, tuples lists, figures that are not finite null."""
+    """Print JSON to stdout, see `json_text`."""
+    print(json_text(value), end="")
+
+
+def json_text(value: Any) -> str:
+    """JSON of several lines; dataclasses become tables, paths text, tuples lists, figures that are not finite null."""
     # JSON has no NaN, which Python writes all the same
     known = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
-    print(json.dumps(known, indent=2))
+    return json.dumps(known, indent=2) + "\n"
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Print CSV with a heading; what is missing stays empty."""
-    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
+    print(csv_text(names, rows), end="")
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a heading; what is missing stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    return text.getvalue()
 
 
 def heading(text: str) -> None:

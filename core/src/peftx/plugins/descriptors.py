@@ -82,8 +82,8 @@ class TaskSpec:
 
     `models`: optional ``"module:function"``, torch-free, called with a model name the registry does not know;
     it returns False, True, or the ``"module:Class"`` of the options such a model takes, or raises ModelError
-    (a pack that accepts any timm name checks it here). `predict_config`: optional ``"module:Class"``, torch-free, of the
-    options that `peftx predict` takes for a run of this task, besides its own.
+    (a pack that accepts any timm name checks it here). `predict_config`: optional ``"module:Class"``, torch-free, of
+    the options that `peftx predict` takes for a run of this task, besides its own.
     """
 
     name: str

@@ -4,6 +4,7 @@ config.toml      the run, fully resolved, from the start
 record.json      what happened: versions, device, data, scores of every row; from the start, rewritten after each row
 metrics.jsonl    one line per optimizer step, epoch and score, appended
 details.json     what stands behind the scores: bins of confidence, confusion
+calibration.json what held-out samples said about answers on new files, where the task asks them
 samples.json     what a page shows of single samples, where the task shows any; may be deleted
 adapter/         the trained adapter
 checkpoint/      where each row under way goes on; gone when the run is complete
@@ -30,6 +31,7 @@ from peftx.errors import BusyError, RunError
 
 __all__ = [
     "ADAPTER",
+    "CALIBRATION",
     "CHECKPOINT",
     "CONFIG",
     "DETAILS",
@@ -52,9 +54,9 @@ __all__ = [
 
 CONFIG, RECORD, METRICS, ADAPTER = "config.toml", "record.json", "metrics.jsonl", "adapter"
 CHECKPOINT, DETAILS, REPORT, LOCK = "checkpoint", "details.json", "report.html", ".lock"
-SAMPLES = "samples.json"
+SAMPLES, CALIBRATION = "samples.json", "calibration.json"
 _STATES = ("training", "complete", "interrupted", "failed")
-_OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, SAMPLES, REPORT, "tensorboard", CONFIG)
+_OURS = (RECORD, METRICS, ADAPTER, CHECKPOINT, DETAILS, SAMPLES, CALIBRATION, REPORT, "tensorboard", CONFIG)
 
 
 def home() -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from peftx.plugins.registry import Registry
 from peftx.runs import folder as files
 from peftx.runs import provenance
 from peftx.runs import record as records
+from peftx.runs.asking import asked_of
+from peftx.runs.calibrating import calibrate, keep_calibration, read_calibration
 from peftx.runs.planning import Plan, preflight
 from peftx.runs.result import Run
 from peftx.runs.session import load_data, make_task, threads_of
@@ -119,6 +122,9 @@ def evaluate(
                 step=record["rows"][0]["steps"],
                 metrics=measured[split],
             )
+        if not read_calibration(folder):  # of a cell of a bench, or of an earlier version
+            with contextlib.suppress(RunError):  # a score is told where nothing can be written, too
+                keep_calibration(folder, calibrate(task, model, list(recorded), backend, progress.note))
     return Reproduction(folder, recorded, measured, _changed(plan, record, backend))
 
 
@@ -130,20 +136,25 @@ def predict(
     *,
     device: str | None = None,
     explain: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict on files with the model of a run; needs the base model and the run folder, not the data.
 
     A folder stands for the files in it and below it that the task can read, in the order of their names. `explain`: a
-    new or an empty folder for pictures of where each answer comes from; an answer names its own under ``explained``.
+    new or an empty folder for pictures of the answers, or of where each comes from; an answer names its own under
+    ``explained``. `options`: what the task may be asked besides (``TaskSpec.predict_config``).
 
     Raises:
         RunError: the folder is no finished run.
+        ConfigError: the task has no such option, or refuses a value.
         DataError: a file cannot be read, a folder has none of the task's, or `explain` is taken or cannot be written.
         UserError: the task cannot explain its answers.
     """
     folder, pictures = Path(folder), None if explain is None else _empty(Path(explain))
     plan, record = reopen(folder, registry, device=device, locate=False)
     task = make_task(plan, without_data(record))
+    task.predict_options = asked_of(plan.task, options or {})
+    task.calibration = read_calibration(folder)
     files = [file for path in paths for file in _files(Path(path), task.suffixes)]
     backend, model = rebuild(plan, task, folder)
     model.eval()

@@ -14,6 +14,7 @@ from peftx.adapters.explanation import Counts
 from peftx.config.run import RunConfig, TrainConfig
 from peftx.errors import ArtifactError, RunError, TrainingError
 from peftx.runs import folder as files
+from peftx.runs.calibrating import calibrate, keep_calibration
 from peftx.runs.exhibits import exhibit, keep_samples
 from peftx.runs.ledger import Ledger
 from peftx.runs.looks import Looks
@@ -121,7 +122,9 @@ def train_row(
     if keep and ledger.writes and adapted is not None:
         artifacts.save(adapted, ledger.folder / files.ADAPTER)
     ledger.add_details(name, scores)
-    if keep and config.report and ledger.writes:  # cells of a bench have no pages
+    if keep and config.report and ledger.writes:  # cells of a bench have no pages, and few predict
+        task.calibration = calibrate(task, model, list(scores), backend, task.notes.append)
+        keep_calibration(ledger.folder, task.calibration)
         keep_samples(ledger.folder, name, exhibit(task, model, scores, backend, task.notes.append))
     figures = {
         "method": name,

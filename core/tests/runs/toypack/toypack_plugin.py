@@ -30,6 +30,22 @@ class DataConfig(BaseModel):
     test: bool = True
 
 
+class Reading(BaseModel):
+    """How a file of a new point is read."""
+
+    model_config = ConfigDict(extra="forbid")
+    separator: str | None = Field(default=None, description="what stands between two numbers")
+
+
+class AskConfig(BaseModel):
+    """What may be asked of a prediction."""
+
+    model_config = ConfigDict(extra="forbid")
+    scale: float = Field(default=1.0, gt=0, description="multiply the point by this")
+    runners_up: bool = Field(default=False, description="name all classes, the best first")
+    data: Reading = Field(default_factory=Reading)
+
+
 class FileConfig(BaseModel):
     """Options of data that take a path."""
 
@@ -79,6 +95,7 @@ def peftx_tasks() -> Iterator[TaskSpec]:
         default_model="toy.net",
         default_method="core.lora",
         models="toypack_plugin:known",
+        predict_config="toypack_plugin:AskConfig",
     )
 
 

@@ -156,9 +156,18 @@ class Sorting(Task):
         found = []
         for path in inputs:
             try:
-                point = torch.tensor([float(word) for word in Path(path).read_text().split()])
+                words = Path(path).read_text().split(self.predict_options.data.separator)
+                point = torch.tensor([float(word) for word in words]) * self.predict_options.scale
             except (OSError, ValueError) as error:
                 raise DataError(f"cannot read the point {path}: {error}") from error
-            best = model(point[None].to(device)).argmax(1)
-            found.append({"path": str(path), "class": self.data.classes[int(best)]})
+            order = model(point[None].to(device))[0].argsort(descending=True)
+            classes = [self.data.classes[int(one)] for one in order]
+            if self.predict_options.runners_up:
+                answers = [{"class": name} for name in classes]
+                found.append({"path": str(path), "answers": answers, "notes": ["all classes"]})
+            else:
+                found.append({"path": str(path), "class": classes[0]})
         return found
+
+    def calibrate(self, model: nn.Module, splits: Sequence[str], **where: Any) -> dict[str, Any]:
+        return {"splits": list(splits)}
