@@ -153,6 +153,31 @@ def test_cut_archives_are_one_sentence(write: Write, tmp_path: Path) -> None:
     assert "it is damaged; get it again" in refused(write(b"nonsense", "x.zip"))
 
 
+def test_a_header_that_says_otherwise_than_its_values_is_noted(write: Write) -> None:
+    note = read(write(FILE, "x.tsf")).card["note"]
+    assert "Sensors by its header" in note and "the header says" not in note
+    wrong = FILE.replace("@missing true", "@missing false").replace("@equallength false", "@equallength true")
+    note = read(write(wrong, "x.tsf")).card["note"]
+    assert "the header says that no value is missing, but 1 is" in note
+    assert "the header says that all series are equally long, but they have 6 to 7 rows" in note
+    whole = wrong.replace("?,4", "3,4").replace(",5,6,7", ",5,6")
+    note = read(write(whole, "x.tsf")).card["note"]
+    assert "the header says" not in note
+
+
+def test_a_start_that_the_given_frequency_does_not_have_is_refused(write: Write) -> None:
+    path = write(FILE, "x.tsf")
+    assert refused(path, frequency="QE-DEC") == (
+        "x.tsf: the series on line 12 begins at 1990-01-31, but the given frequency QE-DEC wants rows on the last day "
+        "of March, June, September or December: give --data.frequency QS, which takes the day and month of each first "
+        "row"
+    )
+    assert "the series on line 13 begins at 1992-02-01, but the given frequency ME wants" in refused(
+        path, frequency="ME"
+    )
+    assert read(path, frequency="QS").card["period"] == 4
+
+
 @pytest.mark.parametrize("name", ["x.tsf.gz", "x.zip"])
 def test_a_line_that_unpacks_to_anything_is_one_sentence(
     write: Write, monkeypatch: pytest.MonkeyPatch, name: str

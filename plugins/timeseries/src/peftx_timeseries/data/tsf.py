@@ -15,9 +15,9 @@ else Latin-1. A file holds train and test together: the last `@horizon` values o
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float64]
 
-__all__ = ["TsfHeader", "TsfSeries", "load", "locate", "parse_tsf", "read_tsf", "series_of"]
+__all__ = ["TsfHeader", "TsfSeries", "header_notes", "load", "locate", "parse_tsf", "read_tsf", "series_of"]
 
 _KINDS = ("string", "numeric", "date")
 
@@ -90,7 +90,7 @@ def load(config: TsfConfig, ctx: DataContext) -> Dataset:
         period=period,
         source=str(path),
         licence="CC BY 4.0 for files of the Monash archive, by its authors' word",
-        note="; ".join((*parts.notes, *constant_note(made))),
+        note="; ".join((*parts.notes, *header_notes(header, made), *constant_note(made))),
         horizon=parts.horizon,
         scaler=parts.scaler,
     )
@@ -124,7 +124,8 @@ def series_of(
     """The series in memory: one channel, called value; times from the start and the frequency where both are known.
 
     Raises:
-        DataError: a series has no value at all, or there is none.
+        DataError: a series has no value at all, or begins on another day or in another month than the frequency
+            states; there is none.
     """
     import numpy as np
 
@@ -141,11 +142,36 @@ def series_of(
         times = None
         if start is not None and frequency is not None:
             first = np.datetime64(start, "s")
+            if not frequency.keeps(first[None])[0]:
+                alone = replace(frequency, anchor="", end=False).alias
+                raise DataError(
+                    f"{what}: the series on line {one.line} begins at {start:%Y-%m-%d}, but the given frequency "
+                    f"{frequency.alias} wants rows {frequency.place}: give --data.frequency {alone}, which takes the "
+                    "day and month of each first row"
+                )
             times = frequency.times(first, np.arange(len(one.values)))
         made.append(Series(name, one.values[:, None], ("value",), times))
     if not made:
         raise DataError(f"{what} has no series after @data")
     return tuple(made)
+
+
+def header_notes(header: TsfHeader, series: Sequence[Series]) -> tuple[str, ...]:
+    """Clauses for a card: what the file calls itself, and where its values are not what its header says of them."""
+    import numpy as np
+
+    notes = [f"{header.relation} by its header"] if header.relation else []
+    missing = sum(int(np.isnan(one.values).sum()) for one in series)
+    if header.missing is False and missing:
+        notes.append(
+            f"the header says that no value is missing, but {missing:,} {'is' if missing == 1 else 'are'}"
+        )
+    lengths = [len(one.values) for one in series]
+    if header.equal_length and min(lengths) != max(lengths):
+        notes.append(
+            f"the header says that all series are equally long, but they have {min(lengths):,} to {max(lengths):,} rows"
+        )
+    return tuple(notes)
 
 
 def _name(one: TsfSeries, header: TsfHeader) -> str:
