@@ -131,3 +131,16 @@ def test_missing_covariates_are_the_mean_of_the_training_rows() -> None:
     np.testing.assert_allclose(first, expected, rtol=1e-6)
     later = found.covariates(np.array([2 * 5]))["known"][0, 0]  # rows 1 .. 8
     assert later[6] == 0 and np.isfinite(later).all()
+
+
+def test_partial_targets_end_with_the_split_and_show_nothing_behind_it() -> None:
+    values = np.arange(10.0)[:, None]
+    two = [Series("a", values, ("y",), begin=0, end=6), Series("b", values + 100, ("y",), begin=0, end=4)]
+    found = windows(*two, length=2, horizon=3, pad=True, partial=True)
+    assert found.start.tolist() == [1, 2, 3, 4, 5, 1, 2, 3]
+    inputs, targets = found.cut(np.arange(len(found)))
+    np.testing.assert_array_equal(targets[4], [5, np.nan, np.nan])
+    np.testing.assert_array_equal(targets[6], [102, 103, np.nan])
+    np.testing.assert_array_equal(inputs[5], [np.nan, 100])
+    whole = windows(*two, length=2, horizon=3, pad=True)
+    np.testing.assert_array_equal(whole.cut(np.arange(3))[1], targets[:3])

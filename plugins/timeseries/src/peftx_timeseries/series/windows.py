@@ -44,6 +44,8 @@ class Windows:
             without it they stay in their own unit.
         pad: a series whose history is shorter than L is padded in front with missing values, one row of history at
             least; without it such windows do not exist.
+        partial: also windows whose target reaches beyond the split's last row, one row of target at least; what lies
+            beyond is missing, whatever the series has there.
         what: the split's name in errors.
 
     Raises:
@@ -59,6 +61,7 @@ class Windows:
         *,
         stride: int = 1,
         pad: bool = False,
+        partial: bool = False,
         what: str = "",
         known: Sequence[str] = (),
         past: Sequence[str] = (),
@@ -72,6 +75,8 @@ class Windows:
         # all series one behind the other, and where each begins
         self._values = np.concatenate(scaled)
         self._first = np.cumsum([0, *map(len, scaled[:-1])], dtype=np.int64)
+        self._end = np.array([one.end for one in split.series], dtype=np.int64)
+        self._partial = partial
         #: whether an input may hold a missing value
         self.gaps = pad or bool(np.isnan(self._values).any())
         self._covariates = {
@@ -83,7 +88,7 @@ class Windows:
         starts: list[Indices] = []
         for number, one in enumerate(split.series):
             first = max(one.begin, 1 if pad else length)
-            found = np.arange(first, one.end - horizon + 1, stride, dtype=np.int64)
+            found = np.arange(first, one.end if partial else one.end - horizon + 1, stride, dtype=np.int64)
             owners.append(np.full(len(found), number, dtype=np.int64))
             starts.append(found)
         #: series and first target row of each window
@@ -119,8 +124,12 @@ class Windows:
         inputs = np.where(
             rows >= 0, self._values[first + np.maximum(rows, 0), channel[:, None]], np.float32(np.nan)
         )
-        targets = self._values[first + start + np.arange(self.horizon), channel[:, None]]
-        return inputs, targets
+        rows = start + np.arange(self.horizon)
+        if not self._partial:
+            return inputs, self._values[first + rows, channel[:, None]]
+        end = self._end[self.owner[window], None]
+        targets = self._values[first + np.minimum(rows, end - 1), channel[:, None]]
+        return inputs, np.where(rows < end, targets, np.float32(np.nan))
 
     def covariates(self, samples: Indices) -> dict[str, Floats]:
         """Return the covariates of some samples, standardised: ``known`` (B, C, L + H) and ``past`` (B, C, L), each
@@ -133,7 +142,13 @@ class Windows:
         found: dict[str, Floats] = {}
         for kind, held in self._covariates.items():
             rows = start + np.arange(-self.length, self.horizon if kind == "known" else 0)
-            columns = held[first + np.maximum(rows, 0)]  # (B, rows, C)
+            # the last row of a window is its series' own, unless its target is cut off
+            own = (
+                np.clip(rows, 0, self._end[self.owner[window], None] - 1)
+                if self._partial
+                else np.maximum(rows, 0)
+            )
+            columns = held[first + own]  # (B, rows, C)
             found[kind] = np.where((rows >= 0)[..., None], columns, np.float32(0)).transpose(0, 2, 1)
         return found
 
