@@ -73,6 +73,15 @@ class LeastSquaresConfig(_RowConfig):
     """Options of the closed-form linear forecast."""
 
     ridge: float = Field(default=0.0, ge=0, description="weight of the squared coefficients")
+    covariates: bool = Field(
+        default=True, description="take the covariates that the task looks at, if any, as regressors too"
+    )
+    covariate_rows: int | None = Field(
+        default=None,
+        ge=0,
+        description="rows of the covariates before the forecast that are regressors, within the input (default: a "
+        "season)",
+    )
 
 
 class DLinearConfig(_RowConfig):

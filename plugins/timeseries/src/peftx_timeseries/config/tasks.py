@@ -47,3 +47,8 @@ class ForecastingConfig(QuantileConfig):
         description="what to do with histories shorter than the input: no window, or missing values in front",
     )
     loss: Literal["mse", "mae"] = Field(default="mse", description="what a point forecast is trained by")
+    covariates: Literal["auto", "none", "known", "past", "all"] = Field(
+        default="auto",
+        description="covariates that are looked at: auto, those that the data declare, if any; none; or those known "
+        "ahead of time, known only as they happen, or all, which are then demanded",
+    )

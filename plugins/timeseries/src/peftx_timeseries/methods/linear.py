@@ -14,8 +14,11 @@ from torch.nn import functional as F
 
 from peftx.tasks import ModelMethod, Task
 from peftx_timeseries.config.methods import DLinearConfig, LeastSquaresConfig, NaiveConfig
+from peftx_timeseries.models.covariates import CovariateMap
 from peftx_timeseries.models.linear import least_squares
-from peftx_timeseries.tasks.shapes import HasWindows, shapes_of
+from peftx_timeseries.models.regression import least_squares_with_covariates
+from peftx_timeseries.tasks.covariates import ignored
+from peftx_timeseries.tasks.shapes import HasWindows, Shapes, shapes_of
 
 __all__ = ["DLinear", "LeastSquares", "NLinear"]
 
@@ -49,19 +52,52 @@ class _Decomposed(nn.Module):
         return self.seasonal(x - trend) + self.trend(trend)
 
 
+class _WithCovariates(_Relative):
+    """The same, and what the covariates add."""
+
+    def __init__(self, shapes: Shapes, rows: int) -> None:
+        super().__init__(shapes.length - 1, shapes.horizon)
+        held = {"known": len(shapes.known), "past": len(shapes.past)}
+        #: what it looks at of a batch, besides the windows
+        self.reads = tuple(kind for kind, count in held.items() if count)
+        self.covariates = CovariateMap(**held, length=shapes.length, horizon=shapes.horizon, rows=rows)
+
+    def forward(self, x: Tensor, *covariates: Tensor) -> Tensor:  # (B, L) -> (B, H)
+        held = dict(zip(self.reads, covariates, strict=True))
+        return super().forward(x) + self.covariates(held.get("known"), held.get("past"))
+
+
 class LeastSquares(ModelMethod):
-    """`timeseries.least_squares`: see `peftx_timeseries.models.linear`."""
+    """`timeseries.least_squares`: see `peftx_timeseries.models.linear`, and `peftx_timeseries.models.regression` where
+    there are covariates."""
 
     Config = LeastSquaresConfig
 
     def build(self, task: Task, config: Any) -> nn.Module:
         shapes = shapes_of(task)
+        rows = _rows(shapes, config)
+        if config.covariates and (shapes.known or len(shapes.past) * rows):
+            return _WithCovariates(shapes, rows)
         return _Relative(shapes.length - 1, shapes.horizon)
 
     def fit(self, model: nn.Module, task: Task, config: Any) -> Mapping[str, Tensor]:
         """The coefficients from all training windows. Raises DataError when these are too few."""
-        weight, bias = least_squares(cast("HasWindows", task).windows("train", stride=1), config.ridge)
-        return {"linear.weight": torch.from_numpy(weight), "linear.bias": torch.from_numpy(bias)}
+        windows = cast("HasWindows", task).windows("train", stride=1)
+        if not isinstance(model, _WithCovariates):
+            weight, bias = least_squares(windows, config.ridge)
+            return {"linear.weight": torch.from_numpy(weight), "linear.bias": torch.from_numpy(bias)}
+        found = least_squares_with_covariates(windows, model.covariates.rows, config.ridge)
+        values = {"linear.weight": found.weight, "linear.bias": found.bias}
+        values |= {
+            f"covariates.{name}": getattr(found, name) for name, _ in model.covariates.named_parameters()
+        }
+        return {name: torch.from_numpy(value) for name, value in values.items()}
+
+
+def _rows(shapes: Shapes, config: LeastSquaresConfig) -> int:
+    return (
+        shapes.covariate_rows if config.covariate_rows is None else min(config.covariate_rows, shapes.length)
+    )
 
 
 class NLinear(ModelMethod):
@@ -71,6 +107,7 @@ class NLinear(ModelMethod):
 
     def build(self, task: Task, config: Any) -> nn.Module:
         shapes = shapes_of(task)
+        ignored(task)
         return _Relative(shapes.length, shapes.horizon)
 
 
@@ -81,4 +118,5 @@ class DLinear(ModelMethod):
 
     def build(self, task: Task, config: Any) -> nn.Module:
         shapes = shapes_of(task)
+        ignored(task)
         return _Decomposed(shapes.length, shapes.horizon, config.kernel)

@@ -15,6 +15,8 @@ from peftx_timeseries.config.methods import OneForAllConfig
 __all__ = ["OneForAll"]
 
 _OWNED = {"frozen": (), "in": ("in_layer",), "both": ("in_layer", "out_layer")}
+#: Parts of a forecaster that hold nothing until they are trained or fitted.
+_BELOW = ("residual", "covariate_in", "covariate_out")
 
 
 class OneForAll(RsLoRA):
@@ -22,7 +24,8 @@ class OneForAll(RsLoRA):
 
     The positional embedding (rows of the table that no token reaches get no gradient) and the output projection. As in
     the official code both projections are random and frozen; they follow from a seed of the model's, and an adapter is
-    refused on a model that has others. With a `residual` the linear forecast belongs to the adapter.
+    refused on a model that has others. With a `residual` the linear forecast belongs to the adapter, and so do the maps
+    of covariates, where there are some: they start at zero, and frozen they would do nothing.
 
     One-for-All, 2026, arXiv:2603.29756; PEFT's `gaussian` start is kept as the default and is not rank-stable.
     """
@@ -38,9 +41,10 @@ class OneForAll(RsLoRA):
     }
 
     def owned(self, model: nn.Module, config: Any) -> SitePlan:
-        """What `io` and `also_train` say, and the linear forecast below the trunk's, where there is one."""
+        """What `io` and `also_train` say, and the linear forecast below the trunk's and the maps of covariates, where
+        there are some."""
         sites = parameter_sites(model)
         patterns = [*config.also_train, *_OWNED[config.io]]
-        if any("residual" in site.module.split(".") for site in sites):
-            patterns.append("residual")
+        modules = {part for site in sites for part in site.module.split(".")}
+        patterns += [name for name in _BELOW if name in modules]
         return SitePlan(tuple(select_parameters(sites, patterns, config.exclude, strict=bool(patterns))))

@@ -6,6 +6,14 @@
     h            trunk(tokens)                                      (P, D)
     y            (W_out vec(h) + b_out) sigma + mu                  (H,)
 
+Covariates, where there are some, are added in two places, both zero at the start and a part of the head:
+
+    tokens      += W_c c[patch]         c: all C covariates over the input, padded as z is       W_c (D, C p)
+    y           += V_{., h} k(t + h)    k: the C_k known ones at the row that is forecast        V (C_k, H)
+
+so that the trunk sees what was known and has happened, and each row what is known of it. These are C p D + C_k H values
+(with the linear forecast as a start also those of U, see `peftx_timeseries.models.covariates`).
+
 T. Zhou et al., "One Fits All: Power General Time Series Analysis by Pretrained LM", NeurIPS 2023, arXiv:2302.11939; the
 normalisation is that of T. Kim et al. (RevIN, ICLR 2022) without its trained part.
 """
@@ -18,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peftx.errors import ConfigError
+from peftx.errors import ConfigError, ModelError
+from peftx_timeseries.models.covariates import CovariateMap, both
 from peftx_timeseries.models.hosts import Trunk
 
 __all__ = ["EPSILON", "Forecaster", "normalise", "patches_of", "projection"]
@@ -78,11 +87,16 @@ class Forecaster(nn.Module):
         quantiles: values for each row, Q; 0 for a point forecast without a last dimension.
         linear: start as a linear forecast of its own (`residual`), whose values somebody has to set; the head behind
             the trunk starts at zero.
+        known, past: covariates known ahead of time, and only as they happen, C_k and C_p; they come standardised, 0
+            where one is missing.
+        covariate_rows: with `linear`, rows of the covariates that it looks at.
         seed: of the two projections, which are drawn apart from everything else.
     """
 
-    #: both projections are new, whatever the trunk is: to peftx they are the head
-    peftx_head = ("in_layer", "out_layer", "residual")
+    #: what it looks at of a batch, besides the windows, where it is there
+    reads = ("seen", "known", "past")
+    #: the projections are new, whatever the trunk is: to peftx they are the head
+    peftx_head = ("in_layer", "out_layer", "residual", "covariate_in", "covariate_out")
 
     def __init__(
         self,
@@ -94,9 +108,13 @@ class Forecaster(nn.Module):
         stride: int = 8,
         quantiles: int = 0,
         linear: bool = False,
+        known: int = 0,
+        past: int = 0,
+        covariate_rows: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.known, self.past = known, past
         self.length, self.horizon, self.quantiles = length, horizon, quantiles
         self.patch, self.stride = patch, stride
         self.patches = patches_of(length, patch, stride)
@@ -112,13 +130,53 @@ class Forecaster(nn.Module):
             nn.init.zeros_(self.residual.bias)
             nn.init.zeros_(self.out_layer.weight)
             nn.init.zeros_(self.out_layer.bias)
+        # zero, and so without a seed: it starts as the forecaster that knows no covariates, to the last bit
+        self.covariate_in = nn.Linear(patch * (known + past), width, bias=False) if known + past else None
+        if self.covariate_in is not None:
+            nn.init.zeros_(self.covariate_in.weight)
+        rows = covariate_rows if linear else 0
+        self.covariate_out = (
+            CovariateMap(known, past, length, horizon, rows) if known or past * rows else None
+        )
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Forecast from windows x (B, L) without missing values; `seen` (B, L) is 0 where one was filled in."""
+    def forward(
+        self,
+        x: Tensor,
+        seen: Tensor | None = None,
+        known: Tensor | None = None,
+        past: Tensor | None = None,
+    ) -> Tensor:
+        """Forecast from windows x (B, L) without missing values; `seen` (B, L) is 0 where one was filled in.
+
+        `known` (B, C_k, L + H) and `past` (B, C_p, L) are the covariates that it was made for.
+
+        Raises:
+            ModelError: they are not there, or others.
+        """
+        y = self._forecast(x, seen, self._tokens(known, past))
+        if self.covariate_out is None:
+            return y
+        more = self.covariate_out(known, past)
+        return y + (more[..., None] if self.quantiles else more)
+
+    def _tokens(self, known: Tensor | None, past: Tensor | None) -> Tensor | None:
+        """What the covariates add to the tokens, (B, P, D)."""
+        given = tuple(0 if part is None else part.shape[1] for part in (known, past))
+        if given != (self.known, self.past):
+            raise ModelError(
+                f"a forecaster for {self.known} known and {self.past} past covariates was given {given[0]} and "
+                f"{given[1]}: give those that it was trained with"
+            )
+        if self.covariate_in is None:
+            return None
+        padded = F.pad(both(known, past, self.length), (0, self.stride), mode="replicate")
+        return self.covariate_in(padded.unfold(2, self.patch, self.stride).transpose(1, 2).flatten(2))
+
+    def _forecast(self, x: Tensor, seen: Tensor | None, more: Tensor | None) -> Tensor:
         z, mean, std = normalise(x, seen)
         padded = F.pad(z[:, None], (0, self.stride), mode="replicate")[:, 0]
         tokens = self.in_layer(padded.unfold(1, self.patch, self.stride))
-        features = self.trunk(tokens)
+        features = self.trunk(tokens if more is None else tokens + more)
         y = self.out_layer(features.flatten(1))
         if self.quantiles:
             y = y.view(len(x), self.horizon, self.quantiles)

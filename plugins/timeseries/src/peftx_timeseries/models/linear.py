@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from peftx_timeseries.series.windows import Windows
 
-__all__ = ["least_squares"]
+__all__ = ["demand_enough", "least_squares"]
 
 #: Samples whose products are formed at a time.
 CHUNK = 8192
@@ -47,12 +47,18 @@ def least_squares(windows: Windows, ridge: float = 0.0) -> tuple[NDArray[np.floa
         gram += rows.T @ rows
         cross += rows.T @ (y - last)
         used += len(rows)
-    if not used or (used < width and not ridge):
-        raise DataError(
-            f"{used} whole training windows are too few for a linear forecast from {windows.length} rows: take a "
-            "shorter --task.input-length, or a ridge"
-        )
+    demand_enough(used, width, windows.length, ridge)
     penalty = np.full(width, ridge)
     penalty[-1] = 0.0  # the intercept is free
     solution = np.linalg.lstsq(gram + np.diag(penalty), cross, rcond=None)[0].astype(np.float64)
     return solution[:-1].T.copy(), solution[-1].copy()
+
+
+def demand_enough(used: int, unknowns: int, length: int, ridge: float) -> None:
+    """Raise DataError where so many whole windows do not determine so many unknowns."""
+    if not used or (used < unknowns and not ridge):
+        also = f" and {unknowns - length} of covariates" if unknowns > length else ""
+        raise DataError(
+            f"{used} whole training windows are too few for a linear forecast from {length} rows{also}: take a "
+            "shorter --task.input-length, or a ridge"
+        )

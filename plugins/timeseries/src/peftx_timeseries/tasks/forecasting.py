@@ -19,10 +19,11 @@ from peftx_timeseries.config.tasks import ForecastingConfig
 from peftx_timeseries.metrics.forecast import ForecastMeter, pinball_loss, squared_loss
 from peftx_timeseries.models.forecaster import Forecaster, patches_of
 from peftx_timeseries.models.hosts import Trunk, load_trunk
-from peftx_timeseries.models.linear import least_squares
+from peftx_timeseries.models.regression import start_linear
 from peftx_timeseries.series.scaling import Scaler
 from peftx_timeseries.series.series import Series, SeriesSplit
 from peftx_timeseries.series.windows import Windows
+from peftx_timeseries.tasks.covariates import ahead, chosen, told
 from peftx_timeseries.tasks.predicting import SUFFIXES, forecasts
 from peftx_timeseries.tasks.recipes import recipe
 from peftx_timeseries.tasks.shapes import Shapes
@@ -34,7 +35,8 @@ class Forecasting(Task):
     """Forecasting by windows of one channel, standardised by the training rows; the mean squared error ranks.
 
     Batches are ``{"x": (B, L), "y": (B, H), "std": (B,)}`` float32, and ``seen`` (B, L) where a split has missing
-    values: in ``x`` these are filled with the last value before them, in ``y`` they are NaN and count nowhere.
+    values: in ``x`` these are filled with the last value before them, in ``y`` they are NaN and count nowhere. With
+    covariates there are ``known`` (B, C_k, L + H) and ``past`` (B, C_p, L) as well, see `Windows.covariates`.
     """
 
     primary: ClassVar[str] = "mse"
@@ -56,7 +58,12 @@ class Forecasting(Task):
 
     def make_shapes(self) -> Shapes:
         """Rows of the input, of the forecast and of a season, as options and data say."""
-        return Shapes(self.config.input_length, self.config.horizon, int(self.data.card.get("period", 1)))
+        return Shapes(
+            self.config.input_length,
+            self.config.horizon,
+            int(self.data.card.get("period", 1)),
+            **chosen(self.config.covariates, self.data.card),
+        )
 
     @property
     def scaler(self) -> Scaler | None:
@@ -77,6 +84,16 @@ class Forecasting(Task):
             DataError: its channels are others than those of the training.
         """
         return (self.scaler or Scaler.fit(SeriesSplit([one]))).rows_for(one)
+
+    def covariate_statistics(
+        self, one: Series, names: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation (C,) that covariates of a series are standardised by, from the rows of `statistics`.
+
+        Raises:
+            DataError: the training had other covariates.
+        """
+        return (self.scaler or Scaler.fit(SeriesSplit([one]))).covariates_for(one, names)
 
     def windows(self, split: str, *, stride: int | None = None) -> Windows:
         """All windows of a split, `stride` rows apart (default: the configuration's).
@@ -99,6 +116,9 @@ class Forecasting(Task):
             stride=stride,
             pad=self.config.short_series == "pad",
             what=split,
+            known=self.shapes.known,
+            past=self.shapes.past,
+            covariate_statistics=self.covariate_statistics,
         )
 
     def samples(self, split: str) -> int:
@@ -138,13 +158,13 @@ class Forecasting(Task):
             stride=stride,
             quantiles=len(self.config.quantiles),
             linear=linear,
+            known=len(self.shapes.known),
+            past=len(self.shapes.past),
+            covariate_rows=self.shapes.covariate_rows,
             seed=int(options.get("projection_seed", 0)),
         )
         if model.residual is not None and len(self.data.splits["train"]):
-            weight, bias = least_squares(self.windows("train", stride=1))
-            with torch.no_grad():
-                model.residual.weight.copy_(torch.from_numpy(weight))
-                model.residual.bias.copy_(torch.from_numpy(bias))
+            start_linear(model, self.windows("train", stride=1), self.shapes.covariate_rows)
         self._card = {
             "host": self.model.name,
             "pretrained": bool(options.get("pretrained", True)),
@@ -172,6 +192,8 @@ class Forecasting(Task):
             f"windows of {self.shapes.length} + {self.shapes.horizon} rows: {held}"
             + (f", each of {channels} channels" if channels > 1 else "")
         )
+        covariates = told(self.shapes, self.data.card)
+        self.notes += [covariates] if covariates else []
 
     def batches(
         self, split: str, batch_size: int, *, train: bool = False, generator: torch.Generator | None = None
@@ -187,8 +209,8 @@ class Forecasting(Task):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, H) or (B, H, Q)
         """Return the forecast, standardised."""
-        if "seen" in batch and isinstance(model, Forecaster):
-            return model(batch["x"], batch["seen"])
+        if isinstance(model, Forecaster):
+            return model(batch["x"], **{name: batch[name] for name in Forecaster.reads if name in batch})
         # a row to compare with may be told more of a series than its window
         return model(batch["x"], *(batch[name] for name in getattr(model, "reads", ())))
 
@@ -203,9 +225,14 @@ class Forecasting(Task):
         return self.forward(model, batch | dict(more or {}))
 
     def ahead(self, one: Series) -> dict[str, Tensor]:
-        """What a batch holds besides the input, a row for each channel, in a forecast behind the last row of a series:
-        nothing here."""
-        return {}
+        """What a batch holds besides the input, a row for each channel, in a forecast of what comes behind `one.end`:
+        the covariates.
+
+        Raises:
+            DataError: a covariate is not there, or a known one is not known so far ahead.
+        """
+        found = ahead(self.shapes, one, self.covariate_statistics)
+        return {kind: torch.from_numpy(part) for kind, part in found.items()}
 
     def predict(
         self, model: nn.Module, inputs: Sequence[Path], *, top: int = 5, device: torch.device | str = "cpu"
@@ -269,7 +296,8 @@ class WindowBatches:
             batch = {"x": x, "y": y, "std": self.units[owner, samples % channels]}
             if self.windows.gaps:
                 batch["x"], batch["seen"] = filled(x)
-            yield batch
+            held = self.windows.covariates(samples.numpy())
+            yield batch | {kind: torch.from_numpy(part) for kind, part in held.items()}
 
 
 def filled(x: Tensor) -> tuple[Tensor, Tensor]:

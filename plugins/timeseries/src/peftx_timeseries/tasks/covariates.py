@@ -1,0 +1,107 @@
+"""Which covariates of the data a forecast looks at, and those of the rows that are to be forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peftx.errors import DataError
+from peftx.tasks import Task
+from peftx_timeseries.series.series import Series
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from peftx_timeseries.tasks.shapes import Shapes
+
+    Statistics = Callable[[Series, Sequence[str]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+__all__ = ["ahead", "chosen", "ignored", "told"]
+
+
+def chosen(option: str, card: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Names of the covariates that are looked at, as the fields `known` and `past` of `Shapes`.
+
+    ``auto`` takes whatever the data declare, ``none`` nothing; ``known``, ``past`` and ``all`` demand that there be
+    some.
+
+    Raises:
+        DataError: the data declare none of those that are demanded.
+    """
+    declared = {kind: tuple(card.get(kind, ())) for kind in ("known", "past")}
+    if option in ("known", "past"):
+        declared = {kind: names if kind == option else () for kind, names in declared.items()}
+    if option not in ("auto", "none") and not any(declared.values()):
+        kind = "" if option == "all" else f" that are {option}"
+        flag = "--data.known or --data.past" if option == "all" else f"--data.{option}"
+        raise DataError(
+            f"--task.covariates {option} asks for covariates{kind}, and the data declare none: name columns with "
+            f"{flag}, or leave the option out"
+        )
+    return {} if option == "none" else declared
+
+
+def told(shapes: Shapes, card: Mapping[str, Any]) -> str:
+    """A sentence on the covariates; empty where the data have none."""
+    parts = [("known ahead of time", shapes.known), ("known as they happen", shapes.past)]
+    looked = "; ".join(f"{', '.join(names)} ({kind})" for kind, names in parts if names)
+    unused = [
+        name for kind in ("known", "past") for name in card.get(kind, ()) if name not in getattr(shapes, kind)
+    ]
+    left = f"not looked at: {', '.join(unused)}" if unused else ""
+    held = "; ".join(part for part in (looked, left) if part)
+    return f"covariates: {held}" if held else ""
+
+
+def ignored(task: Task) -> None:
+    """Note, once, that the rows that know their window alone look at no covariates."""
+    shapes: Shapes | None = getattr(task, "shapes", None)
+    note = "repeat_last, seasonal_naive, window_mean, dlinear and nlinear look at no covariates"
+    if shapes is not None and (shapes.known or shapes.past) and note not in task.notes:
+        task.notes.append(note)
+
+
+def ahead(shapes: Shapes, one: Series, statistics: Statistics) -> dict[str, NDArray[np.float32]]:
+    """The covariates of a forecast of the rows behind `one.end`, the same for each channel, as `Windows.covariates` has
+    them: ``known`` (M, C_k, L + H) and ``past`` (M, C_p, L).
+
+    Raises:
+        DataError: a covariate is not there, or a known one has no value in a row that is to be forecast.
+    """
+    import numpy as np
+
+    found: dict[str, NDArray[np.float32]] = {}
+    for kind, names in (("known", shapes.known), ("past", shapes.past)):
+        if not names:
+            continue
+        columns = one.columns(names)
+        if kind == "known":
+            _demand_ahead(columns[one.end :], names, shapes.horizon, one)
+        mean, std = statistics(one, names)
+        rows = one.end + np.arange(-shapes.length, shapes.horizon if kind == "known" else 0)
+        held = (columns[np.maximum(rows, 0)] - mean) / std
+        held = np.where((rows >= 0)[:, None] & np.isfinite(held), held, 0.0).astype(np.float32).T
+        found[kind] = np.broadcast_to(held, (len(one.channels), *held.shape)).copy()
+    return found
+
+
+def _demand_ahead(columns: NDArray[np.float64], names: Sequence[str], horizon: int, one: Series) -> None:
+    import numpy as np
+
+    there = np.isfinite(columns[:horizon])
+    ask = (
+        f"give a table with {horizon} more rows, with the times and {', '.join(names)} filled in and the columns to "
+        "forecast empty"
+    )
+    if len(there) < horizon:
+        raise DataError(
+            f"{one.name} has {len(there)} rows behind its last value, and a forecast of {horizon} rows with covariates "
+            f"that are known ahead of time needs those of all {horizon}: {ask}"
+        )
+    if not there.all():
+        row, column = (int(place) for place in np.argwhere(~there)[0])
+        raise DataError(
+            f"{one.name} has no {names[column]!r} in row {row + 1} of the {horizon} behind its last value, and a "
+            f"forecast looks at it: {ask}"
+        )
