@@ -77,6 +77,10 @@ def test_a_sound_plugin_is_loaded_with_its_distribution_and_version(site, method
             "tasks=('mine.tusk',))\n@hookimpl\ndef peftx_tasks(): return [TaskSpec('mine.task', '', 'a:B', 'a:C')]",
             "mine.a: there is no task 'mine.tusk' to compare it on. Did you mean mine.task",
         ),
+        (
+            "@hookimpl\ndef peftx_tasks(): return [TaskSpec('mine.t', '', 'a:B', 'a:C', reference='core.dora')]",
+            "mine.t: its reference 'core.dora' is none of its baselines, core.head, core.lora, core.full",
+        ),
         ("PEFTX_API = 'two'", "PEFTX_API must be a whole number, it is 'two'"),
     ],
 )

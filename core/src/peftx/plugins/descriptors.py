@@ -83,7 +83,8 @@ class TaskSpec:
     `models`: optional ``"module:function"``, torch-free, called with a model name the registry does not know;
     it returns False, True, or the ``"module:Class"`` of the options such a model takes, or raises ModelError
     (a pack that accepts any timm name checks it here). `predict_config`: optional ``"module:Class"``, torch-free, of
-    the options that `peftx predict` takes for a run of this task, besides its own.
+    the options that `peftx predict` takes for a run of this task, besides its own. `reference`: the baseline that every
+    table tells the gap to, full name; the simple answer a method has to beat.
     """
 
     name: str
@@ -97,6 +98,7 @@ class TaskSpec:
     baselines: tuple[str, ...] = ("core.head", "core.lora", "core.full")
     models: str = ""
     predict_config: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)

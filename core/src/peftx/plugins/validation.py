@@ -84,6 +84,7 @@ def collect(module: ModuleType, domain: str) -> Contribution:
                 found.specs[hook].append(spec)
         _check_unique(hook, found.specs[hook])
     _check_tasks(found)
+    _check_references(found)
     return found
 
 
@@ -146,6 +147,15 @@ def _check_tasks(found: Contribution) -> None:
                 raise InvalidPluginError(
                     f"{method.name}: there is no task {name!r} to compare it on.{near_matches(name, tasks)}"
                 )
+
+
+def _check_references(found: Contribution) -> None:
+    for task in found.of(TaskSpec):
+        if task.reference and task.reference not in task.baselines:
+            held = ", ".join(task.baselines)
+            raise InvalidPluginError(
+                f"{task.name}: its reference {task.reference!r} is none of its baselines, {held}"
+            )
 
 
 def _check_unique(hook: str, specs: list[Spec]) -> None:

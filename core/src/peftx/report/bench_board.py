@@ -89,9 +89,16 @@ def _table(
             hint="sample standard deviation over seeds; a dash for one seed",
         ),
         Field("n", [s.n or None for s in rows], "count", hint="seeds"),
+        *_gaps(board, rows),
         *_looks(board, rows, kind),
         Field("trainable", [s.trainable for s in rows], "count", hint="trained parameters"),
         Field("stored", [s.stored_bytes for s in rows], "bytes", hint="size of the adapter's tensors"),
+        Field(
+            "resident",
+            [s.resident_bytes for s in rows],
+            "bytes",
+            hint="size of all tensors a forward needs: base and adapter",
+        ),
         Field(
             "peak memory",
             [s.peak_memory_bytes for s in rows],
@@ -130,6 +137,20 @@ def _table(
         "Figures of papers stand apart and have no rank: they were trained on other networks or other data."
     )
     return join([found, tag("p", text, class_="note")])
+
+
+def _gaps(board: Board, rows: Sequence[Standing]) -> list[Field]:
+    """Each row's gap to the task's reference, where there is one."""
+    points = "points" if board.unit == "%" else board.unit
+    return [
+        Field(
+            f"to {board.reference}",
+            [board.gap(s) for s in rows],
+            "gap" if board.unit == "%" else "plain",
+            points,
+            f"mean {board.split} {board.primary} minus that of the task's reference",
+        )
+    ]
 
 
 def _looks(board: Board, rows: Sequence[Standing], kind: str) -> list[Field]:

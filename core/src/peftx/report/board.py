@@ -38,6 +38,7 @@ class Standing:
     pareto: bool = False
     trainable: int | None = None
     stored_bytes: int | None = None
+    resident_bytes: int | None = None
     peak_memory_bytes: int | None = None
     saved_bytes: int | None = None
     seconds: float | None = None
@@ -60,7 +61,8 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Board:
     """The standings on one data set with one model. `split`: the one `values` were scored on; val only where there is
-    no test split, because it also chose the epoch."""
+    no test split, because it also chose the epoch. `reference`: the method that the others' gaps are to, as the task
+    names it; empty for none."""
 
     task: str
     data: str
@@ -71,6 +73,7 @@ class Board:
     split: str
     standings: tuple[Standing, ...]
     notes: tuple[str, ...] = ()
+    reference: str = ""
 
     @property
     def title(self) -> str:
@@ -79,24 +82,44 @@ class Board:
         metric = f"{self.primary}, {self.unit}" if self.unit else self.primary
         return f"{self.task} on {self.data} with {self.model}: {self.split} {metric} ({better} is better)"
 
+    def gap(self, standing: Standing) -> float | None:
+        """A row's mean minus the reference's, over the seeds that both have where both have several; None for the
+        reference itself, for published rows, and where there is no reference or more than one row of it."""
+        own = [s for s in self.standings if s.method == self.reference and s.n and not s.published]
+        if len(own) != 1 or standing.method == self.reference or standing.mean is None or standing.published:
+            return None
+        (other,) = own
+        there = dict(zip(other.seeds, other.values, strict=True))
+        # a row that is the same for every seed stands for all of them
+        same = set(standing.seeds) & there.keys() if other.n > 1 else set()
+        if not same:
+            return standing.mean - (other.mean or 0.0)
+        here = dict(zip(standing.seeds, standing.values, strict=True))
+        return math.fsum(here[seed] - there[seed] for seed in same) / len(same)
+
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return asdict(self)
+        found = asdict(self)
+        for one, standing in zip(found["standings"], self.standings, strict=True):
+            one["gap"] = self.gap(standing)
+        return found
 
     def table(self) -> Table:
         """Rank, score and costs of every row; columns that would be empty are left out."""
         show = score_text(self.unit)
-        rows = [self._row(standing) for standing in self.standings]
+        rows = [self._row(standing) | {"gap": self.gap(standing)} for standing in self.standings]
         columns = [
             Column("rank", "rank"),
             Column("label", "method", left=True),
             Column("mean", f"{self.primary} {self.unit}".strip(), show),
             Column("sd", "sd", show),
             Column("n", "n"),
+            Column("gap", f"to {self.reference.rpartition('.')[2]}", _signed(self.unit)),
             Column("last_epoch", "of the last epoch", show),
             Column("best_on_test", "best on test (optimistic)", show),
             Column("trainable", "trainable", count),
             Column("stored_bytes", "stored", byte_size),
+            Column("resident_bytes", "resident", byte_size),
             Column("saved_bytes", "saved", byte_size),
             Column("peak_memory_bytes", "peak memory", byte_size),
             Column("seconds", "time", seconds),
@@ -118,7 +141,10 @@ class Board:
             "published": standing.published or None,
         }
         # fields as they are
-        names = "rank label mean sd best_on_test trainable stored_bytes saved_bytes peak_memory_bytes seconds"
+        names = (
+            "rank label mean sd best_on_test trainable stored_bytes resident_bytes saved_bytes peak_memory_bytes "
+            "seconds"
+        )
         return {name: getattr(standing, name) for name in names.split()} | marks
 
 
@@ -176,6 +202,11 @@ def rank_table(found: Sequence[MeanRank], boards: Sequence[Board]) -> Table:
 def score_text(unit: str) -> Callable[[Any], str]:
     """How figures of a metric are written: two decimals of a percentage, four digits of anything else."""
     return percent if unit == "%" else lambda value: f"{float(value):.4g}"
+
+
+def _signed(unit: str) -> Callable[[Any], str]:
+    """How differences of a metric are written: with their sign."""
+    return lambda value: f"{float(value):+.2f}" if unit == "%" else f"{float(value):+.4g}"
 
 
 def _identity(standing: Standing, several: set[str]) -> str:

@@ -76,6 +76,7 @@ def results(source: RunSource) -> Html:
             fields.append(
                 Field(f"{long} {metric}", values, "percent" if own == "%" else "plain", own, best=best)
             )
+    fields += _to_reference(source, rows, unit)
     fields += _beside(source, rows, kind, unit)
     if len(rows) > 1 and source.score(rows[0]) is not None:
         own = source.score(rows[0]) or 0.0
@@ -107,6 +108,22 @@ def results(source: RunSource) -> Html:
     return table(
         fields, rows=["own" if i == 0 else "" for i in range(len(rows))], caption="results by method"
     )
+
+
+def _to_reference(source: RunSource, rows: list[Mapping[str, Any]], unit: str) -> list[Field]:
+    """Each row's gap to the task's reference; none where that is the run's own method, which has a column already."""
+    name = source.record.get("reference")
+    if not name or rows[0]["method"] == name:
+        return []
+    other = next((source.score(row) for row in rows if row["method"] == name), None)
+    if other is None:
+        return []
+    gaps = [
+        None if row["method"] == name or (own := source.score(row)) is None else own - other for row in rows
+    ]
+    kind, points = ("gap", "points") if unit == "%" else ("plain", unit)
+    hint = f"{source.split} {source.primary} minus that of {name}"
+    return [Field(f"to {name}", gaps, kind, points, hint)]
 
 
 def _beside(source: RunSource, rows: list[Mapping[str, Any]], kind: str, unit: str) -> list[Field]:

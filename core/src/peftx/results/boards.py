@@ -32,6 +32,7 @@ __all__ = ["COSTS", "boards"]
 COSTS = {
     "trainable": "trainable",
     "stored": "stored_bytes",
+    "resident": "resident_bytes",
     "memory": "peak_memory_bytes",
     "saved": "saved_bytes",
     "seconds": "seconds",
@@ -130,6 +131,7 @@ def _board(one: Group, defaults: Defaults, ranking: _Ranking) -> Board:
         higher_is_better=higher,
         split=split,
         standings=_ranked(standings, higher, ranking.cost),
+        reference=defaults.reference(one.entries[0].task),
         notes=(*_notes(one, kept, standings, split), *notes),
     )
 
@@ -203,6 +205,7 @@ class _Row:
             sd=sd(values),
             trainable=_middle(entry.trainable for entry in own),
             stored_bytes=_middle(entry.stored_bytes for entry in own),
+            resident_bytes=_middle(entry.resident_bytes for entry in own),
             peak_memory_bytes=_middle(entry.peak_memory_bytes for entry in own) if self._alike else None,
             saved_bytes=_middle(entry.saved_bytes for entry in own),
             seconds=median([entry.seconds for entry in own]) if self._alike else None,

@@ -25,7 +25,15 @@ __all__ = ["Comparison", "Cost", "GroupCard", "Score", "Setting", "compare"]
 #: Settings that name the run and say nothing about it.
 _NAMES = ("seed", "out")
 
-_COSTS = ("trainable", "stored_bytes", "peak_memory_bytes", "saved_bytes", "seconds", "steps")
+_COSTS = (
+    "trainable",
+    "stored_bytes",
+    "resident_bytes",
+    "peak_memory_bytes",
+    "saved_bytes",
+    "seconds",
+    "steps",
+)
 _OF_HARDWARE = ("peak_memory_bytes", "seconds")
 
 

@@ -40,6 +40,7 @@ class RowFacts:
     looks: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     trainable: int | None = None
     stored_bytes: int | None = None
+    resident_bytes: int | None = None
     peak_memory_bytes: int | None = None
     peak_memory_how: str = ""
     saved_bytes: int | None = None
@@ -186,6 +187,7 @@ def _row(
         },
         trainable=_whole(row.get("trainable")),
         stored_bytes=_whole(row.get("stored_bytes")),
+        resident_bytes=_whole(row.get("resident_bytes")),
         peak_memory_bytes=_whole(row.get("peak_memory_bytes")),
         peak_memory_how=_text(row.get("peak_memory_how") or ""),
         saved_bytes=_whole((row.get("efficiency") or {}).get("saved_bytes")),

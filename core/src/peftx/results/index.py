@@ -57,6 +57,7 @@ class Entry:
     weights: str
     trainable: int | None
     stored_bytes: int | None
+    resident_bytes: int | None
     peak_memory_bytes: int | None
     peak_memory_how: str
     saved_bytes: int | None
@@ -85,8 +86,8 @@ class Entry:
 
 _PLAIN = (
     "started status state error task method baseline data model unit higher_is_better seed device hardware tested "
-    "has_test fingerprint weights trainable stored_bytes peak_memory_bytes peak_memory_how saved_bytes seconds steps "
-    "epochs best_epoch selects selects_higher_is_better"
+    "has_test fingerprint weights trainable stored_bytes resident_bytes peak_memory_bytes peak_memory_how saved_bytes "
+    "seconds steps epochs best_epoch selects selects_higher_is_better"
 ).split()
 _FLAGS = ("baseline", "higher_is_better", "tested", "has_test", "selects_higher_is_better")
 
@@ -94,7 +95,7 @@ _QUERY = f"""
 SELECT u.folder, u.started, {where.KEYS["status"][0]} AS status, u.task, u.data, u.model, u.primary_metric, u.unit,
     u.units, u.higher_is_better, u.seed, u.device, u.hardware, u.tested, u.has_test, u.fingerprint, u.weights, u.setup,
     r.state, r.error, r.method, r.baseline, r.settings, r.scores, r.looks, r.trainable, r.stored_bytes,
-    r.peak_memory_bytes, r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch,
+    r.resident_bytes, r.peak_memory_bytes, r.peak_memory_how, r.saved_bytes, r.seconds, r.steps, r.epochs, r.best_epoch,
     u.selects, u.selects_higher_is_better
 FROM rows r JOIN runs u ON u.id = r.run
 """

@@ -73,6 +73,11 @@ class Defaults:
                 self._known[key] = None
         return self._known[key]
 
+    def reference(self, task: str) -> str:
+        """The method that gaps on a task are told to, empty for none."""
+        entry = None if self._registry is None else self._registry.tasks.get(task)
+        return "" if entry is None else entry.spec.reference
+
     def filled(self, section: str, name: str, given: Mapping[str, Any], task: str = "") -> dict[str, Any]:
         """The options, and after them those they leave out."""
         known = self.of(section, name, task) or {}

@@ -28,7 +28,7 @@ __all__ = ["FORMAT", "NAME", "connect", "forget", "in_memory", "insert", "is_dam
 NAME = ".index.sqlite"
 
 #: Raised whenever the tables change; an older file is rebuilt.
-FORMAT = 4
+FORMAT = 5
 
 #: "pefx": says that a SQLite file is ours.
 APPLICATION = 0x70656678
@@ -46,8 +46,8 @@ CREATE TABLE runs (
 CREATE TABLE rows (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE, position INTEGER, method TEXT,
     baseline INTEGER, state TEXT, error TEXT, settings TEXT, scores TEXT, looks TEXT, trainable INTEGER,
-    stored_bytes INTEGER, peak_memory_bytes INTEGER, peak_memory_how TEXT, saved_bytes INTEGER, seconds REAL,
-    steps INTEGER, epochs INTEGER, best_epoch INTEGER
+    stored_bytes INTEGER, resident_bytes INTEGER, peak_memory_bytes INTEGER, peak_memory_how TEXT,
+    saved_bytes INTEGER, seconds REAL, steps INTEGER, epochs INTEGER, best_epoch INTEGER
 );
 CREATE INDEX rows_of_run ON rows(run);
 CREATE TABLE metrics (
@@ -66,8 +66,8 @@ _RUN = tuple(
     "started status error task method data model unit seed precision device hardware fingerprint weights".split()
 )
 _ROW = tuple(
-    "method baseline state error trainable stored_bytes peak_memory_bytes peak_memory_how saved_bytes seconds steps "
-    "epochs best_epoch".split()
+    "method baseline state error trainable stored_bytes resident_bytes peak_memory_bytes peak_memory_how saved_bytes "
+    "seconds steps epochs best_epoch".split()
 )
 
 

@@ -52,6 +52,7 @@ KEYS: dict[str, tuple[str, str]] = {
     ),
     "trainable": ("r.trainable", "number"),
     "stored": ("r.stored_bytes", "number"),
+    "resident": ("r.resident_bytes", "number"),
     "memory": ("r.peak_memory_bytes", "number"),
     "saved": ("r.saved_bytes", "number"),
     "seconds": ("r.seconds", "number"),

@@ -202,6 +202,7 @@ def _open(
         "data": provenance.data_card(task.data, plan.data_name),
         "model": {"name": plan.model_name, **task.model_card()},
         "input": task.input_card(),
+        "reference": plan.task.spec.reference,
         "plan": [row.to_dict() for row in rows],
         "rows": [],
         "next": [],

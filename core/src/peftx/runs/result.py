@@ -75,6 +75,7 @@ def result_table(record: Mapping[str, Any]) -> Table:
         row
         | {split: row.get("metrics", {}).get(split, {}).get(metric) for split, metric in chosen.items()}
         | {name: _beside(row, name, primary) for name in ("last_epoch", "best_on_test")}
+        | {"gap": gap_to_reference(record, row)}
         for row in record["rows"]
     ]
     columns = [
@@ -89,11 +90,25 @@ def result_table(record: Mapping[str, Any]) -> Table:
     ]
     if all(row["test"] is None for row in rows):
         columns.pop()
+    if any(row["gap"] is not None for row in rows):
+        signed = "{:+.2f}" if units["test"] == "%" else "{:+.4g}"
+        columns.append(Column("gap", f"to {record['reference'].rpartition('.')[2]}", signed.format))
     if any(row["last_epoch"] is not None and row.get("best_epoch") != row.get("epochs") for row in rows):
         columns.append(Column("last_epoch", "of the last epoch", show))
     if any(row["best_on_test"] is not None for row in rows):
         columns.append(Column("best_on_test", "best on test (optimistic)", show))
     return Table(columns, rows)
+
+
+def gap_to_reference(record: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """A row's test score minus that of the method that the task tells gaps to; None for that method itself, and where
+    one of the two has no test score."""
+    name, primary = record.get("reference"), record["primary"]
+    if not name or row.get("method") == name:
+        return None
+    other = next((one for one in record["rows"] if one.get("method") == name), {})
+    values = [one.get("metrics", {}).get("test", {}).get(primary) for one in (row, other)]
+    return None if None in values else float(values[0]) - float(values[1])
 
 
 def _beside(row: Mapping[str, Any], name: str, primary: str) -> float | None:

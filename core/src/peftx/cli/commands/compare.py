@@ -133,6 +133,7 @@ def _costs(found: Comparison) -> None:
 _COSTS = {
     "trainable": ("trainable parameters", count),
     "stored_bytes": ("stored", byte_size),
+    "resident_bytes": ("resident", byte_size),
     "peak_memory_bytes": ("peak memory", byte_size),
     "saved_bytes": ("saved for backward", byte_size),
     "seconds": ("time", seconds),

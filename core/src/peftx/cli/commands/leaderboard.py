@@ -180,8 +180,8 @@ def _refuse_metric(metric: str, keys: Iterable[str]) -> None:
 
 
 _CSV = (
-    "task data model split metric unit rank method label n mean sd pareto trainable stored_bytes peak_memory_bytes "
-    "saved_bytes seconds lr failed cause published"
+    "task data model split metric unit rank method label n mean sd gap pareto trainable stored_bytes resident_bytes "
+    "peak_memory_bytes saved_bytes seconds lr failed cause published"
 ).split()
 
 
@@ -195,6 +195,7 @@ def _flat(board: Board, standing: Standing) -> dict[str, Any]:
         "metric": board.primary,
         "unit": board.unit,
         "n": standing.n,
+        "gap": board.gap(standing),
         "pareto": "yes" if standing.pareto else "no",
         "lr": " ".join(f"{rate:g}" for rate in standing.lr),
     }

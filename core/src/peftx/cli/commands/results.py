@@ -119,7 +119,7 @@ def as_dict(entry: Entry) -> dict[str, Any]:
 
 
 _CSV = (
-    "folder started status method baseline task data model seed primary val test trainable stored_bytes "
+    "folder started status method baseline task data model seed primary val test trainable stored_bytes resident_bytes "
     "peak_memory_bytes saved_bytes seconds error"
 ).split()
 

@@ -36,6 +36,7 @@ def peftx_tasks() -> Iterator[TaskSpec]:
         default_data="vision.digits",
         default_model="vision.vit_micro",
         default_method="core.lora",
+        reference="core.head",
         models="peftx_vision.models.names:known",
     )
 
