@@ -10,6 +10,7 @@ from peftx.testing import CASES, LawError, Subject, Trial, case_named, laws_of
 
 HEADINGS = {
     "method": "Methods",
+    "row": "Rows to compare with",
     "data set": "Data sets",
     "task": "Tasks",
     "model": "Models",

@@ -17,7 +17,7 @@ from peftx.plugins import MethodSpec, hookimpl
 
 @hookimpl
 def peftx_methods():
-    yield MethodSpec({name!r}, {summary!r}, {target!r}, {config!r}, licence={licence!r})
+    yield MethodSpec({name!r}, {summary!r}, {target!r}, {config!r}, licence={licence!r}, kind={kind!r})
 {more}
 """
 DEFAULTS = {
@@ -27,6 +27,7 @@ DEFAULTS = {
     "target": "sample_method:Gain",
     "config": "sample_config:GainConfig",
     "licence": "MIT",
+    "kind": "adapter",
     "top": "",
     "more": "",
 }
@@ -95,7 +96,7 @@ FAULTS = {
     "own_names": [{"name": "core.gain"}, {"name": "sample.Gain"}],
     "light": [{"top": "import torch"}, {"top": "import time; time.sleep(1.2)"}],
     "targets": [{"target": "sample_method:Nothing"}, {"target": "sample_config:GainConfig"},
-                {"config": "sample_config:OtherConfig"}],
+                {"config": "sample_config:OtherConfig"}, {"kind": "model"}],
     "configs": [{"config_top": "import torch"}],
     "summaries": [{"summary": ""}, {"summary": "One sentence."}],
     "licence": [{"licence": ""}, {"distribution": ""}],

@@ -87,6 +87,11 @@ class Split(ABC, Generic[Sample]):
         one of that class."""
         return Subset(self, indices)
 
+    def alone(self) -> Split[Sample]:
+        """Return the same samples without what the split keeps beside them of other splits, as that of a long series
+        does when all splits share its rows; the split itself where there is no such thing."""
+        return self
+
     @property
     def extent(self) -> int:
         """How much there is, in `unit`: what counts are published of and records state. Samples, unless a split says

@@ -1,4 +1,4 @@
-"""The conformance kit: the laws every method, data set, task, model and plugin keeps, for whoever writes one.
+"""The conformance kit: the laws every method, row, data set, task, model and plugin keeps, for whoever writes one.
 
     class TestScale(peftx.testing.MethodLaws):          one test for each law and small model
         method = "mine.scale"
@@ -19,6 +19,7 @@ from peftx.testing.pytesting import (
     MethodLaws,
     ModelLaws,
     PluginLaws,
+    RowLaws,
     TaskLaws,
     parametrize_method_laws,
     settle,
@@ -39,6 +40,7 @@ __all__ = [
     "Outcome",
     "PluginLaws",
     "Report",
+    "RowLaws",
     "Subject",
     "TaskLaws",
     "Trial",

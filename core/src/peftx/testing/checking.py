@@ -34,7 +34,7 @@ def check(
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Report:
-    """Judge a method, data set, task or model by its name, or a plugin's domain with all it declares.
+    """Judge a method, row, data set, task or model by its name, or a plugin's domain with all it declares.
 
     Args:
         name: a name; or the class of an adapter method that no plugin declares.
@@ -43,7 +43,7 @@ def check(
         cases: only these models, for a method; all of them by default.
         fast: a small choice of models in which every kind of site occurs, and slow laws on one of them.
         known: what is known to fail, ``law`` or ``(law, case)`` -> reason, beside what the thing itself declares.
-        context: a `peftx.data.DataContext`, for data sets and tasks; by default this process's, offline.
+        context: a `peftx.data.DataContext`, for data sets, tasks and rows; by default this process's, offline.
         progress: called with a line before each law.
         registry: where names are looked up; by default that of everything installed.
 

@@ -1,8 +1,8 @@
 """`Law`: a plain function with a name and one sentence of what it demands.
 
-A law takes what it is about (a method on a case, a data set, a task, a model, a plugin) and returns when it holds. It
-raises `LawError` with a sentence of what was seen when it does not, and `NotApplicable` with the reason when there is
-nothing to judge.
+A law takes what it is about (a method on a case, a row to compare with, a data set, a task, a model, a plugin) and
+returns when it holds. It raises `LawError` with a sentence of what was seen when it does not, and `NotApplicable` with
+the reason when there is nothing to judge.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from peftx.errors import UnknownNameError, near_matches
 
 __all__ = ["Kind", "Law", "LawError", "NotApplicable", "demand", "law", "law_named", "laws_of"]
 
-Kind = Literal["method", "data set", "task", "model", "plugin"]
-KINDS: tuple[Kind, ...] = ("method", "data set", "task", "model", "plugin")
+#: A method attaches to a model; a row is a method that brings a model of its own, to compare with.
+Kind = Literal["method", "row", "data set", "task", "model", "plugin"]
+KINDS: tuple[Kind, ...] = ("method", "row", "data set", "task", "model", "plugin")
 
 
 class LawError(AssertionError):

@@ -21,6 +21,7 @@ __all__ = [
     "MethodLaws",
     "ModelLaws",
     "PluginLaws",
+    "RowLaws",
     "TaskLaws",
     "parametrize_method_laws",
     "settle",
@@ -90,6 +91,18 @@ class MethodLaws(_Laws):
     def _cases(self) -> dict[str, Any]:
         fast = tuple(self.cases) == FAST
         return {"fast": True} if fast else {"cases": tuple(self.cases)}
+
+
+class RowLaws(_Laws):
+    """Subclass it with `row`, the name of your method of kind *model*."""
+
+    kind: ClassVar[Kind] = "row"
+    row: ClassVar[str]
+    #: a `peftx.data.DataContext` for the data of its tasks; by default this process's own, offline
+    context: ClassVar[Any] = None
+
+    def _thing(self) -> Thing:
+        return _of_kind(self.kind, self.row, self.options, self.context)
 
 
 class DatasetLaws(_Laws):

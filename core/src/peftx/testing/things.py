@@ -1,4 +1,4 @@
-"""What a name stands for: the method, data set, task, model or plugin that laws are judged on."""
+"""What a name stands for: the method, row, data set, task, model or plugin that laws are judged on."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def things_called(
     ]
     if not found and other:
         raise UnknownNameError(
-            f"{other[0].name} is a {other[0].spec.kind}, and the kit has laws for adapter methods, data sets, tasks, "
-            "models and plugins only"
+            f"{other[0].name} is a {other[0].spec.kind}, and the kit has laws for methods of kind adapter and model, "
+            "data sets, tasks, models and plugins only"
         )
     if not found:
         try:
@@ -97,9 +97,12 @@ def things_called(
 
 
 def _tables(registry: Registry) -> dict[Kind, Iterable[str]]:
-    methods = [name for name, entry in registry.methods.items() if entry.spec.kind == "adapter"]
+    def methods(kind: str) -> list[str]:
+        return [name for name, entry in registry.methods.items() if entry.spec.kind == kind]
+
     return {
-        "method": methods,
+        "method": methods("adapter"),
+        "row": methods("model"),
         "data set": list(registry.datasets),
         "task": list(registry.tasks),
         "model": list(registry.models),
@@ -126,6 +129,8 @@ def _thing(
 ) -> Thing:
     if kind == "method":
         return _method(name, options)
+    if kind == "row":
+        return _row(name, options, context, registry)
     from peftx.testing import subjects
 
     make = {
@@ -141,6 +146,13 @@ def _method(method: Any, options: Mapping[str, Any] | None) -> Thing:
 
     subject = Subject(method, options)
     return Thing("method", subject.name, subject, subject.method.known_failures)
+
+
+def _row(name: str, options: Mapping[str, Any] | None, context: Any, registry: Registry) -> Thing:
+    from peftx.testing.rows import RowSubject
+
+    subject = RowSubject(name, registry, options, context)
+    return Thing("row", name, subject, subject.method.known_failures)
 
 
 def _plugin(domain: str, registry: Registry) -> Thing:

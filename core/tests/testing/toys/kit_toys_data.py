@@ -40,6 +40,11 @@ class Points(Split[Any]):
 
     def __init__(self, rows: list[tuple[tuple[float, ...], int]], fault: str = "") -> None:
         self.rows, self.fault = rows, fault
+        #: what another split's samples are known by, kept here as splits of one long series keep each other's
+        self.beside: list[Any] = []
+
+    def alone(self) -> Points:
+        return Points(self.rows, self.fault)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,6 +77,7 @@ def _load(config: Any, ctx: Any, fault: str = "") -> Dataset:
     train = _rows(60, 1 + salt)[: config.limit_train]
     val = train[:20] if fault == "splits" else _rows(20, 2)
     splits = {"train": Points(train, fault), "val": Points(val, fault), "test": Points(_rows(23, 3), fault)}
+    splits["train"].beside = splits["test"].rows
     digest = hashlib.sha256(repr([split.rows for split in splits.values()]).encode()).hexdigest()
     if fault == "fingerprint_limit":
         digest = "0123456789abcdef"

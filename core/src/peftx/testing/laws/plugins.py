@@ -95,7 +95,9 @@ def targets(subject: PluginSubject) -> None:
     from pydantic import BaseModel
 
     from peftx.adapters.method import AdapterMethod
+    from peftx.runs.matching import RUN
     from peftx.tasks.contract import Task
+    from peftx.tasks.models import ModelMethod
 
     for _, spec in subject.declared:
         for field in _FIELDS:
@@ -111,6 +113,9 @@ def targets(subject: PluginSubject) -> None:
             elif isinstance(spec, MethodSpec) and spec.kind == "adapter":
                 fits = isinstance(found, type) and issubclass(found, AdapterMethod)
                 wanted = "a subclass of AdapterMethod"
+            elif isinstance(spec, MethodSpec) and spec.kind == "model" and field == "target":
+                fits = isinstance(found, type) and issubclass(found, ModelMethod)
+                wanted = "a subclass of ModelMethod"
             elif type(spec).__name__ == "TaskSpec" and field == "target":
                 fits, wanted = isinstance(found, type) and issubclass(found, Task), "a subclass of Task"
             elif isinstance(spec, CommandSpec | KernelSpec | DatasetSpec | ModelSpec) or field == "models":
@@ -118,7 +123,7 @@ def targets(subject: PluginSubject) -> None:
             else:
                 continue
             demand(fits, f"{field} of {spec.name} leads to {found!r}, expected {wanted}")
-        if isinstance(spec, MethodSpec) and spec.kind == "adapter":
+        if isinstance(spec, MethodSpec) and spec.kind in RUN:
             _one_config(spec)
 
 

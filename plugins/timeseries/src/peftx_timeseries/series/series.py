@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from peftx.data.contract import Split
@@ -72,6 +72,15 @@ class Series:
         """The same series with other rows for its split."""
         return Series(self.name, self.values, self.channels, self.times, begin, end, self.covariates)
 
+    def until_end(self) -> Series:
+        """The same series without what comes after the rows of its split."""
+        return replace(
+            self,
+            values=self.values[: self.end],
+            times=None if self.times is None else self.times[: self.end],
+            covariates={name: column[: self.end] for name, column in self.covariates.items()},
+        )
+
     def columns(self, names: Sequence[str]) -> Values:
         """Some of the covariates, (T, C) in the order of the names.
 
@@ -102,6 +111,10 @@ class SeriesSplit(Split[Series]):
     def select(self, indices: Sequence[int]) -> SeriesSplit:
         """Some of the series."""
         return SeriesSplit([self[index] for index in indices], self.scaler)
+
+    def alone(self) -> SeriesSplit:
+        """The same rows and their history, without the rows after them, which are other splits'."""
+        return SeriesSplit([one.until_end() for one in self.series], self.scaler)
 
     @property
     def extent(self) -> int:
