@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CsvConfig",
+    "DemandConfig",
     "FewShotConfig",
     "LongConfig",
     "M4Config",
+    "MonthsConfig",
     "OfficialConfig",
     "SplitConfig",
     "TableConfig",
@@ -66,6 +68,26 @@ class WavesConfig(FewShotConfig):
     count: int = Field(default=3, ge=1, le=100, description="channels")
     noise: float = Field(default=0.3, ge=0, description="deviation of the noise, beside waves of about 1")
     wave_seed: int = Field(
+        default=0, ge=0, description="seed of the series; apart from seed, so that runs share it"
+    )
+
+
+class MonthsConfig(FewShotConfig):
+    """Options of the synthetic monthly series."""
+
+    count: int = Field(default=120, ge=1, le=100_000, description="series")
+    horizon: int = Field(default=18, ge=1, le=20, description="months of each series in test, and in val")
+    wave_seed: int = Field(
+        default=0, ge=0, description="seed of the series; apart from seed, so that runs share it"
+    )
+
+
+class DemandConfig(FewShotConfig):
+    """Options of the synthetic demand with its covariates."""
+
+    rows: int = Field(default=4800, ge=200, description="hours of the series")
+    noise: float = Field(default=0.2, ge=0, description="deviation of the noise, beside a daily wave of 1")
+    demand_seed: int = Field(
         default=0, ge=0, description="seed of the series; apart from seed, so that runs share it"
     )
 

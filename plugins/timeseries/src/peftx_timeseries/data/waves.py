@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float64]
 
-__all__ = ["load", "waves"]
+__all__ = ["load", "uniform", "waves"]
 
 #: Where the regime changes, as a fraction of the rows.
 _CHANGE = 0.4
@@ -67,11 +67,11 @@ def waves(rows: int, channels: int, noise: float, seed: int) -> Values:
     hours = np.arange(rows, dtype=np.float64)
     after = hours >= int(rows * _CHANGE)
     for number, stream in enumerate(streams):
-        p, q, r, size, level, slope = _uniform(stream, 6)
+        p, q, r, size, level, slope = uniform(stream, 6)
         day = (1 + 0.5 * after) * np.sin(2 * np.pi * (hours / 24 + p + after / 8))
         half = 0.4 * np.sin(2 * np.pi * (hours / 12 + q))
         week = 0.6 * np.sin(2 * np.pi * (hours / 168 + r))
-        drawn = np.sqrt(-2 * np.log(_uniform(stream, rows))) * np.cos(2 * np.pi * _uniform(stream, rows))
+        drawn = np.sqrt(-2 * np.log(uniform(stream, rows))) * np.cos(2 * np.pi * uniform(stream, rows))
         for row in range(1, rows):
             drawn[row] += 0.6 * drawn[row - 1]
         trend = (slope - 0.5) * hours / 1000
@@ -80,7 +80,7 @@ def waves(rows: int, channels: int, noise: float, seed: int) -> Values:
     return found.round(6)
 
 
-def _uniform(stream: np.random.PCG64, count: int) -> Values:
+def uniform(stream: np.random.PCG64, count: int) -> Values:
     """Draws from (0, 1]."""
     import numpy as np
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from peftx.plugins import ModelSpec, Offers, TaskSpec, hookimpl
 from peftx_timeseries.plugin.datasets import peftx_datasets
-from peftx_timeseries.plugin.methods import ROWS, peftx_methods
+from peftx_timeseries.plugin.methods import ROWS, SHORT_TERM_ROWS, peftx_methods
 
 __all__ = ["PEFTX_API", "peftx_datasets", "peftx_methods", "peftx_models", "peftx_tasks"]
 
@@ -29,6 +29,20 @@ def peftx_tasks() -> Iterator[TaskSpec]:
         default_model="timeseries.random",
         default_method="timeseries.one_for_all",
         baselines=ROWS,
+        reference="timeseries.least_squares",
+        models="peftx_timeseries.models.names:known",
+    )
+
+    yield TaskSpec(
+        name="timeseries.short_term",
+        summary="one forecast of each of many series, of its last rows, by the errors of the M competitions",
+        target="peftx_timeseries.tasks.short_term:ShortTerm",
+        config="peftx_timeseries.config.short_term:ShortTermConfig",
+        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
+        default_data="timeseries.months",
+        default_model="timeseries.random",
+        default_method="timeseries.one_for_all",
+        baselines=SHORT_TERM_ROWS,
         models="peftx_timeseries.models.names:known",
     )
 

@@ -24,6 +24,26 @@ def peftx_datasets() -> Iterator[DatasetSpec]:
         size="none",
         synthetic=True,
     )
+    yield DatasetSpec(
+        name="timeseries.months",
+        summary="120 synthetic monthly series of 45 to 120 months, with trend and season; computed, no download",
+        target="peftx_timeseries.data.months:load",
+        config="peftx_timeseries.config.data:MonthsConfig",
+        licence="none needed",
+        source="computed from a seed",
+        size="none",
+        synthetic=True,
+    )
+    yield DatasetSpec(
+        name="timeseries.demand",
+        summary="4,800 synthetic hours with covariates that matter: days off, known ahead, and a temperature",
+        target="peftx_timeseries.data.demand:load",
+        config="peftx_timeseries.config.data:DemandConfig",
+        licence="none needed",
+        source="computed from a seed",
+        size="none",
+        synthetic=True,
+    )
     for name, summary, licence, source, size, verified in (
         (
             "etth1",
