@@ -39,6 +39,8 @@ class Series:
         begin, end: the rows of the split, ``begin <= row < end``; what lies before may be looked at.
         covariates: further columns (T,) by name, which are not forecast. Which of them are known ahead of time, and
             which only as they happen, says the data set's card (`known`, `past`).
+        scaler: the statistics it is standardised by, where these are not the data set's: of a series to train on that
+            is to be forecast elsewhere.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Series:
     begin: int = 0
     end: int = -1
     covariates: Mapping[str, Values] = field(default_factory=dict)
+    scaler: Scaler | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.channels):
@@ -70,7 +73,7 @@ class Series:
 
     def rows(self, begin: int, end: int) -> Series:
         """The same series with other rows for its split."""
-        return Series(self.name, self.values, self.channels, self.times, begin, end, self.covariates)
+        return replace(self, begin=begin, end=end)
 
     def until_end(self) -> Series:
         """The same series without what comes after the rows of its split."""
