@@ -87,6 +87,31 @@ def test_a_data_set_named_on_the_command_line_keeps_what_the_suite_says_of_it(
     ]
 
 
+def test_the_same_data_asked_another_question_is_a_row_of_its_own(grid: Callable[..., Grid]) -> None:
+    suite = {
+        "task_options": {"explode_at": 8},
+        "data": [
+            "points",
+            {"name": "points", "task": {"explode_at": 4}},
+            {"name": "points", "task": {"explode_at": 2}},
+        ],
+    }
+    found = grid(suite)
+    assert [(row.data, row.plan.task_config.explode_at) for row in found.rows] == [
+        ("toy.points", 8),
+        ("toy.points task.explode_at=4", 4),
+        ("toy.points task.explode_at=2", 2),
+    ]
+    assert len({row.folder for row in found.rows}) == 3
+    asked = grid(suite, data=choices("points task.explode_at=2", "points task.explode_at=16 classes=4"))
+    assert [(row.data, row.plan.task_config.explode_at) for row in asked.rows] == [
+        ("toy.points task.explode_at=2", 2),
+        ("toy.points classes=4 task.explode_at=16", 16),
+    ]
+    with pytest.raises(ConfigError, match=r"--task\.wide"):
+        grid({"data": [{"name": "points", "task": {"wide": 2}}]})
+
+
 def test_cells_have_a_folder_a_seed_and_the_shared_settings(grid: Callable[..., Grid]) -> None:
     (row,) = grid({"seeds": 2, "train": {"lr": 0.5}}, precision="bf16").rows
     cells = row.runs()

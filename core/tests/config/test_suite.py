@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from peftx.config.run import Choice
-from peftx.config.suite import Suite, label, parse_label
+from peftx.config.suite import Suite, SuiteData, label, parse_label
 
 LEAST = {"task": "toy.sorting", "about": "Points.", "data": ["toy.points"]}
 
@@ -30,6 +30,17 @@ def test_a_data_set_has_options_and_settings_of_its_own() -> None:
     (data,) = suite(data=[{"name": "toy.points", "classes": 4, "train": {"epochs": 2}}]).data
     assert data.options == {"classes": 4} and data.train == {"epochs": 2}
     assert label(data) == "toy.points classes=4"
+
+
+def test_a_data_set_has_options_of_the_task_that_its_label_says() -> None:
+    made = suite(
+        data=["toy.points", {"name": "toy.points", "classes": 4, "task": {"steps": 3}}],
+        published=[{"method": "x", "data": "toy.points task.steps=3 classes=4", "value": 1, "source": "y"}],
+    )
+    assert label(made.data[1]) == made.published[0].data == "toy.points classes=4 task.steps=3"
+    assert made.data[1].options == {"classes": 4} and made.data[1].task == {"steps": 3}
+    assert SuiteData.of(parse_label(label(made.data[1]))) == made.data[1]
+    assert SuiteData.of(made.data[1]) == made.data[1]
 
 
 def test_a_suite_survives_json() -> None:

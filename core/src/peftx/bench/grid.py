@@ -61,7 +61,7 @@ def build_grid(name: str, suite: Suite, request: Request, registry: Registry, *,
         ):
             for number, method in enumerate(methods):
                 values = {
-                    "task": {"name": task.name, **suite.task_options},
+                    "task": {"name": task.name, **suite.task_options, **data.task},
                     "method": {"name": method.name, **method.options},
                     "data": {"name": data.name, **data.options},
                     "model": _values(Choice.model_validate(model)),
@@ -203,7 +203,7 @@ def _data(suite: Suite, request: Request, task: Entry[TaskSpec], registry: Regis
     def full(choice: Choice) -> SuiteData:
         entry = registry.resolve_dataset(choice.name, task.domain)
         name = f"{entry.name}:{entry.argument}" if entry.argument else entry.name
-        return SuiteData.model_validate({"name": name, **choice.options})
+        return SuiteData.of(choice).model_copy(update={"name": name})
 
     own = {
         label(full(one)): full(one).model_copy(update={"train": one.train, "search": one.search})
@@ -272,7 +272,7 @@ def _row(
 
 
 def _label(data: SuiteData, plan: Plan) -> str:
-    return label(_named(data, plan.data_name))
+    return label(data.model_copy(update={"name": plan.data_name}))
 
 
 def _named(choice: Choice, name: str) -> Choice:

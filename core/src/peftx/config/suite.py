@@ -22,7 +22,9 @@ __all__ = ["ALL", "Published", "PublishedAverage", "Suite", "SuiteData", "label"
 #: The name that stands for every installed method that fits the task.
 ALL = "all"
 
-_OPTION = re.compile(r"\s+(?=[A-Za-z_]\w*=)", re.ASCII)
+_OPTION = re.compile(r"\s+(?=[A-Za-z_][\w.]*=)", re.ASCII)
+#: Begins the options of the task in the label of a data set.
+_OF_TASK = "task."
 
 
 class Published(BaseModel):
@@ -57,9 +59,13 @@ class PublishedAverage(BaseModel):
 
 
 class SuiteData(Choice):
-    """A data set of a suite: a name, its options, the training settings that belong to it alone, and options over its
-    own for the runs of a search (``{"split": "tune"}``), where those train on less and validate on the rest."""
+    """A data set of a suite: a name, its options, options of the task that belong to it alone (``{"horizon": 96}``: the
+    same data asked another question stand in the grid again), training settings likewise, and options over its own for
+    the runs of a search (``{"split": "tune"}``), where those train on less and validate on the rest."""
 
+    task: dict[str, Any] = Field(
+        {}, description="options of the task for this data set, over those of the suite"
+    )
     train: dict[str, Any] = Field({}, description="settings for this data set, over those of the suite")
     search: dict[str, Any] = Field({}, description="options over its own for the runs of a search")
 
@@ -71,10 +77,18 @@ class SuiteData(Choice):
     @field_validator("search")
     @classmethod
     def _same_data(cls, value: dict[str, Any]) -> dict[str, Any]:
-        odd = next((name for name in ("name", "train", "search") if name in value), None)
+        odd = next((name for name in ("name", "task", "train", "search") if name in value), None)
         if odd is not None:
             raise ValueError(f"search holds options of the data set alone, and {odd} is none")
         return value
+
+    @classmethod
+    def of(cls, choice: Choice) -> SuiteData:
+        """The data set of a choice whose options may be the task's, as ``task.horizon``."""
+        given = choice.task if isinstance(choice, cls) else {}
+        own = {key: value for key, value in choice.options.items() if not key.startswith(_OF_TASK)}
+        task = {k.removeprefix(_OF_TASK): v for k, v in choice.options.items() if k.startswith(_OF_TASK)}
+        return cls.model_validate({"name": choice.name, "task": {**given, **task}, **own})
 
 
 class Suite(BaseModel):
@@ -160,10 +174,11 @@ class Suite(BaseModel):
 
 
 def label(choice: Choice) -> str:
-    """How a data set, model or method with its options is called: ``vision.digits limit_train=100``."""
-    return " ".join(
-        [choice.name, *(f"{key}={_word(value)}" for key, value in sorted(choice.options.items()))]
-    )
+    """How a data set, model or method with its options is called: ``vision.digits limit_train=100``. Options of the
+    task that belong to a data set alone stand there as ``task.horizon=96``."""
+    of_task = choice.task if isinstance(choice, SuiteData) else {}
+    options = {**choice.options, **{f"{_OF_TASK}{key}": value for key, value in of_task.items()}}
+    return " ".join([choice.name, *(f"{key}={_word(value)}" for key, value in sorted(options.items()))])
 
 
 def parse_label(text: str) -> Choice:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftx.config.run import Choice
 from peftx.config.suite import Suite, label
@@ -28,7 +28,11 @@ def with_published(
     for suite in suites:
         if suite.task != group.task:
             continue
-        own = {label(choice) for choice in suite.data if _is_data(choice, group, defaults, registry)}
+        own = {
+            label(one)
+            for one in suite.data
+            if _is_data(one, group, defaults, registry) and _is_asked(one.task, group)
+        }
         for row in suite.published:
             if row.data in own:
                 rows[row.method, row.value, row.source] = Standing(
@@ -39,6 +43,12 @@ def with_published(
                     published=row.source,
                 )
     return replace(board, standings=(*board.standings, *rows.values())) if rows else board
+
+
+def _is_asked(options: Mapping[str, Any], group: Group) -> bool:
+    """Whether the task's options that belong to a suite's data set are the group's."""
+    own = section(group, "task")
+    return all(canonical(own.get(f"task.{key}")) == canonical(value) for key, value in options.items())
 
 
 def _is_data(choice: Choice, group: Group, defaults: Defaults, registry: Registry | None) -> bool:
