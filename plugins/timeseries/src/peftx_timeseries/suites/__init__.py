@@ -1,0 +1,1 @@
+"""The benchmark suites of the pack. Torch-free."""
