@@ -265,6 +265,45 @@ def test_what_belongs_to_positions_is_not_split(perturb: Callable[..., None]) ->
     assert torch.allclose(mixed[::2], y[::2]) and torch.allclose(mixed[1::2], (x * rope)[1::2])
 
 
+class Positions(nn.Module):
+    """A table of positions that is asked once for all samples, or for each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position_embeddings = nn.Embedding(5, 3)
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        return self.out(x + self.position_embeddings(index))
+
+
+# core.lora shares the product with a layer's weight where it can, core.dora has none to share
+@pytest.mark.parametrize("method", ["core.lora", "core.dora", "core.full"])
+@pytest.mark.parametrize("form", ["(P,)", "(1, P)", "(B, P)"])
+def test_a_table_of_positions_that_is_asked_once_gives_each_sample_its_own(
+    method: str, form: str, perturb: Callable[..., None]
+) -> None:
+    torch.manual_seed(0)
+    model = Positions()
+    options = {"targets": ["embedding.position"]} if method != "core.full" else {}
+    for seed, name in enumerate("ab"):
+        adapted = peftx.attach(model, method, name=name, also_train=[], **options)
+        perturb(adapted.tensors(name).values(), seed=seed + 3)
+    index = {"(P,)": torch.arange(4), "(1, P)": torch.arange(4)[None]}.get(form, torch.arange(4).repeat(4, 1))
+    inputs = (torch.randn(4, 4, 3), index)
+    alone: dict[str | None, Tensor] = {}
+    for name in ("a", "b"):
+        adapted.activate(name)
+        alone[name] = model(*inputs)
+    with adapted.disabled():
+        alone[None] = model(*inputs)
+    with adapted.per_sample(IDS):
+        mixed = model(*inputs)
+    wanted = torch.stack([alone[name][sample] for sample, name in enumerate(IDS)])
+    assert torch.allclose(mixed, wanted, atol=1e-6)
+    assert not torch.allclose(alone["a"], alone["b"], atol=1e-2)
+
+
 class Pooled(Rotary):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return (x + self.bias).mean()

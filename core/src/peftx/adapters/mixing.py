@@ -68,7 +68,10 @@ def _together(module: Any, slot: Slot, selection: Selection, args: Any, kwargs: 
     x, dim = args[0], slot.batch_dim
     if len(kinds) != 1 or None in kinds or not isinstance(x, Tensor) or x.is_nested or x.dim() < dim + 2:
         return None
-    each = _usual_dims(module, slot, args, kwargs, selection.size).each * math.prod(x.shape[dim + 1 : -1])
+    dims = _dims(module, slot, args, kwargs, selection.size)
+    if dims.shared:  # asked once for all samples: there are no rows of theirs yet
+        return None
+    each = dims.each * math.prod(x.shape[dim + 1 : -1])
     board = slot.board
     if board.trace is not None:
         board.trace.update(delta.site.key for own in deltas for delta in own)

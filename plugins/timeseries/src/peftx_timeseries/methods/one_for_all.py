@@ -33,12 +33,6 @@ class OneForAll(RsLoRA):
     Config = OneForAllConfig
     # dropout acts on a layer's input, and that of a packed attention is never seen
     kinds: ClassVar[tuple[str, ...]] = ("linear", "linear_t", "conv1d", "conv2d", "embedding")
-    known_failures: ClassVar[dict[Any, str]] = {
-        (
-            "mixing",
-            "transformers_gpt2",
-        ): "GPT-2 looks its positions up once for a whole batch, so samples cannot have tables of their own"
-    }
 
     def owned(self, model: nn.Module, config: Any) -> SitePlan:
         """What `io` and `also_train` say, and the linear forecast below the trunk's and the maps of covariates, where
