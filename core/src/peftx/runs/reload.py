@@ -192,7 +192,7 @@ def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     found = sorted(
         file
         for file in path.rglob("*")
-        if file.suffix.lower() in suffixes
+        if file.name.lower().endswith(suffixes)
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )

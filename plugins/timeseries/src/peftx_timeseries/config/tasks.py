@@ -19,6 +19,13 @@ class QuantileConfig(BaseModel):
         description="forecast these quantiles, such as 0.1,0.5,0.9, by the pinball loss; 0.5 must be among them",
     )
 
+    backtest: int = Field(
+        default=8,
+        ge=0,
+        le=100,
+        description="origins whose forecasts the page shows with the values of the test rows (0: none are kept)",
+    )
+
     @field_validator("quantiles")
     @classmethod
     def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:

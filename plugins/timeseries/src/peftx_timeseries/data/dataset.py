@@ -34,12 +34,14 @@ def make_dataset(
     scaler: Scaler | None = None,
     known: Sequence[str] = (),
     past: Sequence[str] = (),
+    reading: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Return the data set of some series.
 
     Its card says, besides the usual: `frequency` (a pandas offset, empty when unknown), `period` (rows of a season, 1
     for none), `channels`, `series` (how many), `horizon` where the source sets one, `known` and `past`, the covariates
-    that are known ahead of time or only as they happen, and `scaler`, the statistics of the training rows of up to
+    that are known ahead of time or only as they happen, `reading`, the options by which a table was read, so that new
+    ones are read the same way, and `scaler`, the statistics of the training rows of up to
     `MOST_SCALED` series, or those given.
 
     Raises:
@@ -74,6 +76,8 @@ def make_dataset(
         card["horizon"] = horizon
     if known or past:
         card |= {"known": list(known), "past": list(past)}
+    if reading:
+        card["reading"] = dict(reading)
     if len(train) <= MOST_SCALED:
         card["scaler"] = train.scaler.to_dict()
     return Dataset(

@@ -164,6 +164,8 @@ class Official:
             published=published,
             copy=self.copy(path, rows, published, held),
             scaler=parts.scaler,
+            # the frequency is told again, so that another one is seen
+            reading={"layout": "wide", "regular": "keep"},
         )
 
     def copy(self, path: Path, rows: int, published: Published, held: Mapping[str, int]) -> Copy:

@@ -43,6 +43,7 @@ __all__ = [
     "locate",
     "numbers",
     "read_wide",
+    "reading_of",
     "regular_rows",
     "rows_of_time",
     "season",
@@ -97,7 +98,17 @@ def dataset_of(read: Read, config: TableConfig, name: str, source: str) -> Datas
         scaler=parts.scaler,
         known=config.known,
         past=config.past,
+        reading=reading_of(config),
     )
+
+
+def reading_of(config: TableConfig) -> dict[str, Any]:
+    """How a table was read, JSON-ready: its layout, and the options that differ from their defaults."""
+    names = ("time", "time_format", "timezone", "frequency", "regular", "duplicates", "id", "target")
+    held = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return {"layout": "long" if "id" in held else "wide"} | {
+        name: value for name, value in held.items() if value != type(config).model_fields[name].default
+    }
 
 
 def read_wide(table: Table, config: TableConfig, name: str = "") -> Read:

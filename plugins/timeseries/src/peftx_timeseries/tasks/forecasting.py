@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,10 @@ from peftx_timeseries.models.regression import start_linear
 from peftx_timeseries.series.scaling import Scaler
 from peftx_timeseries.series.series import Series, SeriesSplit
 from peftx_timeseries.series.windows import Windows
+from peftx_timeseries.tasks.backtest import backtest
 from peftx_timeseries.tasks.covariates import ahead, chosen, told
+from peftx_timeseries.tasks.intervals import calibration
+from peftx_timeseries.tasks.picturing import pictures
 from peftx_timeseries.tasks.predicting import SUFFIXES, forecasts
 from peftx_timeseries.tasks.recipes import recipe
 from peftx_timeseries.tasks.shapes import Shapes
@@ -78,12 +82,13 @@ class Forecasting(Task):
         return self._scaler
 
     def statistics(self, one: Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation (M,) that a series is standardised by; its own where there are none of the training.
+        """Mean and deviation (M,) that a series is standardised by: of the scaling it brings, else the training's, else
+        its own.
 
         Raises:
             DataError: its channels are others than those of the training.
         """
-        return (self.scaler or Scaler.fit(SeriesSplit([one]))).rows_for(one)
+        return (one.scaler or self.scaler or Scaler.fit(SeriesSplit([one]))).rows_for(one)
 
     def covariate_statistics(
         self, one: Series, names: Sequence[str]
@@ -93,7 +98,7 @@ class Forecasting(Task):
         Raises:
             DataError: the training had other covariates.
         """
-        return (self.scaler or Scaler.fit(SeriesSplit([one]))).covariates_for(one, names)
+        return (one.scaler or self.scaler or Scaler.fit(SeriesSplit([one]))).covariates_for(one, names)
 
     def windows(self, split: str, *, stride: int | None = None) -> Windows:
         """All windows of a split, `stride` rows apart (default: the configuration's).
@@ -244,6 +249,45 @@ class Forecasting(Task):
         """
         return forecasts(self, model, [Path(path) for path in inputs], device)
 
+    def calibrate(
+        self,
+        model: nn.Module,
+        splits: Sequence[str],
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> dict[str, Any]:
+        """Return the bounds of intervals, see `peftx_timeseries.tasks.intervals.calibration`."""
+        return calibration(self, model, splits, device, autocast)
+
+    def exhibit(
+        self,
+        model: nn.Module,
+        split: str,
+        details: Mapping[str, Any],
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> dict[str, Any]:
+        """Return forecasts from origins all over the split, see `peftx_timeseries.tasks.backtest`."""
+        if not self.config.backtest:
+            return {}
+        series = series_of(self.data.splits[split]).series
+        return backtest(self, model, split, series, self.config.backtest, device, autocast)
+
+    def illustrate(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Path],
+        answers: Sequence[Mapping[str, Any]],
+        folder: Path,
+        *,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> list[Path]:
+        """Write a picture of the forecast of each file, see `peftx_timeseries.tasks.picturing`."""
+        return pictures(self, model, [Path(path) for path in inputs], folder, device)
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean squared or absolute error, or the pinball loss of quantiles, over the observed values."""
         forecast = self.forward(model, batch).float()
@@ -282,13 +326,17 @@ class WindowBatches:
     ) -> None:
         self.windows, self.batch_size, self.units = windows, batch_size, units
         self.generator, self.shuffle = generator, shuffle
+        #: the samples of the pass, in their order, where it is not to have all of them
+        self.samples: Tensor | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.windows) // self.batch_size)
+        count = len(self.windows) if self.samples is None else len(self.samples)
+        return -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        count = len(self.windows)
-        order = torch.randperm(count, generator=self.generator) if self.shuffle else torch.arange(count)
+        order = torch.arange(len(self.windows)) if self.samples is None else self.samples
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=self.generator)]
         channels = len(self.windows.channels)
         for samples in order.split(self.batch_size):
             x, y = (torch.from_numpy(part) for part in self.windows.cut(samples.numpy()))
