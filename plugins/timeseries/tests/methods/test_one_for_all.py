@@ -232,3 +232,24 @@ def test_a_later_patch_does_not_change_what_a_causal_trunk_made_of_earlier_ones(
     other[:, -1] += 1
     with torch.no_grad():
         assert torch.equal(model.trunk(tokens)[:, :-1], model.trunk(other)[:, :-1])
+
+
+def test_windows_of_one_batch_are_forecast_by_adapters_of_their_own_with_tables_of_their_own() -> None:
+    model, x = small(), windows(4)
+    for seed, name in enumerate(("a", "b")):
+        adapted = peftx.attach(model, "timeseries.one_for_all", name=name, rank=4)
+        torch.manual_seed(seed)
+        for parameter in adapted.parameters(name):
+            parameter.data.add_(torch.randn_like(parameter) / 10)
+    alone = {}
+    for name in ("a", "b"):
+        adapted.activate(name)
+        alone[name] = model(x)
+    with adapted.disabled():
+        alone[None] = model(x)
+    ids = ["a", None, "b", "a"]
+    with adapted.per_sample(ids):
+        mixed = model(x)
+    wanted = torch.stack([alone[name][sample] for sample, name in enumerate(ids)])
+    assert torch.allclose(mixed, wanted, atol=1e-4)
+    assert not torch.allclose(alone["a"], alone["b"], atol=1e-2)
