@@ -54,8 +54,8 @@ class ForecastConfig(BaseModel):
         description="go on beyond the run's horizon by forecasting from its own forecasts; such rows are marked, and "
         "have no interval",
     )
-    level: tuple[float, ...] = Field(
-        default=(),
+    level: tuple[float, ...] | None = Field(
+        default=None,
         description="nominal coverage of the intervals (default: 0.8,0.95; with a quantile head, those it has)",
     )
     scaling: Literal["run", "own"] = Field(
@@ -72,7 +72,9 @@ class ForecastConfig(BaseModel):
 
     @field_validator("level")
     @classmethod
-    def _inside(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+    def _inside(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is None:
+            return None
         if any(not 0 < one < 1 for one in value):
             raise ValueError(f"must lie between 0 and 1, as 0.8 does (got {', '.join(map(str, value))})")
         return tuple(sorted(set(value)))

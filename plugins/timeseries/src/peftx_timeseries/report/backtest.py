@@ -21,7 +21,9 @@ __all__ = ["NAIVE", "backtest"]
 
 #: Rows that have nothing to learn: what a method has to beat.
 NAIVE = tuple(f"timeseries.{name}" for name in ("repeat_last", "seasonal_naive", "window_mean", "naive2"))
-BOX = Box(width=560, height=250, left=52, right=10, bottom=26)
+#: A strip is as wide as the page, and scrolls on a narrow one, where its letters would be too small.
+STRIP = Box(width=1160, height=200, left=52, right=12, top=8, bottom=24)
+BOX = Box(bottom=26)
 
 Table = Mapping[str, Any]
 
@@ -42,7 +44,12 @@ def backtest(source: RunSource) -> Panel | None:
     rest = [one for one in (errors, steps) if one is not None]
     if not figures and not rest:
         return None
-    body = tag("div", *figures, *rest, class_="plots")
+    body = tag(
+        "div",
+        *figures,
+        tag("div", *rest, class_="plots", style="max-width:900px") if rest else None,
+        class_="sheets",
+    )
     return Panel("Rolling-origin backtest", body, _note(source, method, split, held, bool(figures)))
 
 
@@ -51,16 +58,22 @@ def _note(source: RunSource, method: str | None, split: str, held: Table, drawn:
     if not drawn:
         return f"On the {where} split."
     numbers = [n for n in _list(held.get("drawn")) if isinstance(n, int)]
-    shown = f", {numbers[0]} of {numbers[1]} series" if len(numbers) == 2 and numbers[0] < numbers[1] else ""
+    what = "channels" if held.get("errors") else "series"
+    shown = f", {numbers[0]} of {numbers[1]} {what}" if len(numbers) == 2 and numbers[0] < numbers[1] else ""
     text = (
         f"{method} on the {where} split{shown}: at each upright line it sees what lies before, and forecasts what "
-        "comes behind. In the units of the data; thinned to what a page can show."
+        "comes behind. Thin line: observed; colour: forecast. In the units of the data; thinned to what a page can "
+        "show."
     )
-    coverage = held.get("coverage")
-    if isinstance(coverage, Mapping) and finite(coverage.get("0.8")) is not None:
-        text += (
-            f" Bands: intervals of nominal 80 %, from the errors on validation; they hold {coverage['0.8']:.1%} of the "
-            "test values."
+    first = next((one for one in _list(held.get("strips")) if isinstance(one, Mapping)), {})
+    level = finite(first.get("level"))
+    if level is not None:
+        coverage = held.get("coverage")
+        share = finite(coverage.get(f"{level:g}")) if isinstance(coverage, Mapping) else None
+        text += f" Bands: intervals of nominal {level:.0%}" + (
+            f", from the errors on validation; they hold {share:.1%} of the test values."
+            if share is not None
+            else "."
         )
     return text + " peftx report --no-samples leaves the values out, and --task.backtest 0 keeps none."
 
@@ -69,7 +82,6 @@ def _strip(one: Table) -> Html | None:
     """Values in the colour of the text, forecasts in that of the method."""
     forecasts = [f for f in _list(one.get("forecasts")) if isinstance(f, Mapping)]
     pieces, bands, tips, origins = [], [], [], []
-    level = finite(one.get("level"))
     for forecast in forecasts:
         rows = forecast.get("rows")
         found = points_of(rows, forecast.get("values"))
@@ -83,23 +95,22 @@ def _strip(one: Table) -> Html | None:
             bands.append([(x, below, above) for (x, below), (_, above) in zip(low[0], high[0], strict=True)])
     name = f"{one.get('channel', '')}"
     drawn = chart(
-        BOX,
+        STRIP,
         [
-            Line("observed", points_of(one.get("rows"), one.get("values"))),
             Line("forecast", pieces, 0, bands, tips, strong=True),
+            Line("observed", points_of(one.get("rows"), one.get("values"))),
         ],
         _marks(one.get("ticks")),
         f"Backtest of {name}",
-        name,
+        "",
         origins=origins,
         class_="plot",
+        style="min-width:820px",
     )
     if drawn is None:
         return None
     series = str(one.get("series", ""))
-    caption = f"{len(origins)} origins. Dark: observed; colour: forecast"
-    caption += f", with its interval of nominal {level:.0%}." if level is not None and bands else "."
-    return figure(f"{name} of {series}" if series else name, drawn, caption)
+    return figure(f"{name} of {series}" if series else name, tag("div", drawn, class_="scroll"))
 
 
 def _errors(found: Any, method: str) -> Html | None:

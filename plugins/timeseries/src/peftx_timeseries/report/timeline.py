@@ -25,7 +25,7 @@ _LOOKED_AT = 4000
 _STRETCHES: tuple[tuple[Callable[[datetime], int], str], ...] = (
     *((lambda t, n=n: t.year // n, "%Y") for n in (100, 50, 20, 10, 5, 2, 1)),
     *((lambda t, n=n: (12 * t.year + t.month - 1) // n, "%Y-%m") for n in (6, 3, 2, 1)),
-    *((lambda t, n=n: (t.toordinal() - 1) // n, "%m-%d") for n in (14, 7, 2, 1)),
+    *((lambda t, n=n: (t.toordinal() - 1) // n, "%Y-%m-%d") for n in (14, 7, 2, 1)),
     *((lambda t, n=n: (24 * t.toordinal() + t.hour) // n, "%m-%d %H:%M") for n in (12, 6, 3, 1)),
     *((lambda t, n=n: (1440 * t.toordinal() + 60 * t.hour + t.minute) // n, "%H:%M") for n in (30, 15, 5, 1)),
     *((lambda t, n=n: (86400 * t.toordinal() + 3600 * t.hour + 60 * t.minute + t.second) // n, "%H:%M:%S")
@@ -133,7 +133,7 @@ def chart(
 
 def _line(line: Line, x: Scale, y: Scale) -> Html:
     colour = "var(--ink)" if line.series is None else "var(--s)"
-    style = f"fill:none;stroke:{colour};stroke-width:{2 if line.strong else 1.2};stroke-linejoin:round"
+    style = f"fill:none;stroke:{colour};stroke-width:{1.9 if line.strong else 1};stroke-linejoin:round"
     style += ";stroke-dasharray:4 3" if line.dashed else ""
     parts: list[Html] = []
     for band in line.bands:
@@ -177,5 +177,6 @@ def _axes(box: Box, x: Scale, y: Scale, marks: Sequence[tuple[int, str]], label:
     parts.append(tag("line", x1=left, x2=right, y1=place(bottom), y2=place(bottom), class_="axis"))
     if below:
         parts.append(tag("text", below, x=right, y=box.height - 3, class_="label end"))
-    parts.append(tag("text", label, x=2, y=11, class_="label"))
+    if label:
+        parts.append(tag("text", label, x=2, y=11, class_="label"))
     return tag("g", *parts, aria_hidden="true")

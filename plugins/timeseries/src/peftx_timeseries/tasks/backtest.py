@@ -31,7 +31,7 @@ __all__ = ["backtest"]
 #: Channels (of several series: series) that are drawn.
 DRAWN = 4
 #: Points of the values, and of each forecast, that are kept.
-VALUES, POINTS = 700, 96
+VALUES, POINTS = 1440, 96
 #: Origins whose error is kept, and the samples that they may cost.
 ORIGINS, SAMPLES = 160, 4096
 

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Autocast = Callable[[], AbstractContextManager[Any]]
 
-__all__ = ["DEFAULT", "Bands", "bands_of", "calibration", "chosen_windows", "forecast_windows", "pairs_of"]
+__all__ = [
+    "DEFAULT",
+    "Bands",
+    "bands_of",
+    "calibration",
+    "chosen_windows",
+    "forecast_windows",
+    "levels_of",
+    "pairs_of",
+]
 
 #: Levels of intervals unless others are asked for.
 DEFAULT = (0.8, 0.95)
@@ -117,15 +126,15 @@ def pairs_of(task: Forecasting) -> dict[float, tuple[int, int]]:
     return dict(sorted(found.items()))
 
 
-def levels_of(task: Forecasting, asked: Sequence[float], bands: Bands | None) -> tuple[float, ...]:
-    """The levels to give intervals of.
+def levels_of(task: Forecasting, asked: Sequence[float] | None, bands: Bands | None) -> tuple[float, ...]:
+    """The levels to give intervals of; none where none can be given, and `asked` is None or nothing was kept.
 
     Raises:
         ConfigError: one that is asked for is not there.
     """
     head = bool(task.config.quantiles)
     there = tuple(pairs_of(task)) if head else tuple(bands.bounds) if bands is not None else ()
-    for level in asked:
+    for level in asked or ():
         if (there or head) and not any(abs(level - one) < 1e-9 for one in there):
             have = ", ".join(f"{one:g}" for one in there)
             raise ConfigError(
@@ -134,7 +143,7 @@ def levels_of(task: Forecasting, asked: Sequence[float], bands: Bands | None) ->
                 if head
                 else f"--level {level:g}: the run kept the bounds of {have}"
             )
-    if not asked:
+    if asked is None:
         return there if head else tuple(one for one in DEFAULT if one in there)
     return tuple(one for one in there if any(abs(one - level) < 1e-9 for level in asked))
 

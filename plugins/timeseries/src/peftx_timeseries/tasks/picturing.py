@@ -90,8 +90,8 @@ def _part(
 
 def _below(ahead: Sequence[Ahead], frequency: str) -> str:
     one = ahead[0]
-    step = f" of {frequency}" if frequency else ""
+    step = f", one every {frequency}," if frequency else ""
     levels = " and ".join(f"{level:.3g}" for level in one.bounds)
     intervals = f"; bands: intervals of nominal coverage {levels}" if levels else "; no intervals"
     own = "; dashed: from its own forecasts" if one.point.shape[1] > one.own else ""
-    return f"{one.point.shape[1]} rows{step} ahead, in the units of the file{intervals}{own}"
+    return f"{one.point.shape[1]} rows ahead{step} in the units of the file{intervals}{own}"
