@@ -11,7 +11,7 @@ from torch import Tensor
 
 from peftx.tasks import Batch
 from peftx_timeseries.series.windows import Windows
-from peftx_timeseries.tasks.forecasting import filled
+from peftx_timeseries.tasks.forecasting import WindowBatches, filled
 
 __all__ = ["Draws", "SeriesBatches"]
 
@@ -54,8 +54,8 @@ class Draws:
         return samples
 
 
-class SeriesBatches:
-    """One pass over some samples of windows.
+class SeriesBatches(WindowBatches):
+    """One pass over some samples of windows. `samples` may be set to the places of some of them in the pass.
 
     Args:
         order: called at the beginning of the pass, returns the samples.
@@ -74,14 +74,18 @@ class SeriesBatches:
         std: Tensor,
         more: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.windows, self.order, self.count, self.batch_size = windows, order, count, batch_size
-        self.mean, self.std, self.more = mean, std, dict(more or {})
+        super().__init__(windows, batch_size, std, generator=None, shuffle=False)
+        self.order, self.count, self.mean, self.more = order, count, mean, dict(more or {})
+        self.samples: Tensor | None = None
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return -(-(self.count if self.samples is None else len(self.samples)) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        samples, channels = self.order(), len(self.windows.channels)
+        samples, channels, more = self.order(), len(self.windows.channels), self.more
+        if self.samples is not None:
+            samples = samples[self.samples.numpy()]
+            more = {name: values[self.samples] for name, values in more.items()}
         for begin in range(0, len(samples), self.batch_size):
             some = slice(begin, begin + self.batch_size)
             window, channel = np.divmod(samples[some], channels)
@@ -93,6 +97,6 @@ class SeriesBatches:
                 "y": y,
                 "seen": seen,
                 "mean": self.mean[owner, channel],
-                "std": self.std[owner, channel],
+                "std": self.units[owner, channel],
             }
-            yield batch | {name: values[some] for name, values in self.more.items()}
+            yield batch | {name: values[some] for name, values in more.items()}

@@ -141,7 +141,7 @@ class ShortTerm(Forecasting):
 
     def batches(
         self, split: str, batch_size: int, *, train: bool = False, generator: torch.Generator | None = None
-    ) -> SeriesBatches:  # type: ignore[override]
+    ) -> SeriesBatches:
         """Batches of windows; when not training with what `history` says of each, and of a training split the last
         windows of each series."""
         windows = self.windows(split)
