@@ -89,7 +89,9 @@ class LeastSquares(ModelMethod):
         found = least_squares_with_covariates(windows, model.covariates.rows, config.ridge)
         values = {"linear.weight": found.weight, "linear.bias": found.bias}
         values |= {
-            f"covariates.{name}": getattr(found, name) for name, _ in model.covariates.named_parameters()
+            f"covariates.{name}": value
+            for name, value in (("future", found.future), ("history", found.history))
+            if value.size
         }
         return {name: torch.from_numpy(value) for name, value in values.items()}
 
