@@ -63,14 +63,15 @@ def calibration(
     """Return the bounds that the errors on validation make, for each channel and step, and the share of test values
     they hold; {} with a quantile head, which needs none, and without a validation split.
 
-    Where there are many channels they share their bounds, in standardised units.
+    Where there are many channels, or few windows, channels share their bounds, in standardised units.
     """
     if task.config.quantiles or "val" not in splits:
         return {}
     windows = task.windows("val")
     channels = windows.channels
-    shared = (
-        len(channels) * ENOUGH > SAMPLES["val"]
+    shared = len(channels) > 1 and (
+        windows.windows < ENOUGH
+        or len(channels) * ENOUGH > SAMPLES["val"]
         or 2 * len(LEVELS) * len(channels) * task.shapes.horizon > MOST
     )
     errors = _residuals(task, model, "val", shared, device, autocast)
@@ -101,7 +102,8 @@ def calibration(
 
 
 def bands_of(task: Forecasting) -> Bands | None:
-    """The bounds that a run kept; None where it kept none that fit the task."""
+    """The bounds that a run kept, of the levels that its errors were enough for; None where it kept none that fit the
+    task."""
     held = task.calibration
     try:
         channels = tuple(held["channels"])
@@ -110,7 +112,8 @@ def bands_of(task: Forecasting) -> Bands | None:
             [np.array(one, dtype=np.float64).reshape(shape) for one in held[key]] for key in ("low", "high")
         )
         pairs = zip(held["levels"], zip(low, high, strict=True), strict=True)
-        return Bands({float(level): bounds for level, bounds in pairs}, channels)
+        found = {float(level): bounds for level, bounds in pairs if np.isfinite(bounds[0]).any()}
+        return Bands(found, channels)
     except (KeyError, TypeError, ValueError):
         return None
 

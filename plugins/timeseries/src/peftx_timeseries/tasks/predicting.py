@@ -111,8 +111,10 @@ def look_ahead(
         )
     if not levels and not task.config.quantiles:
         notes.append(
-            "no intervals: the run kept no errors on validation; `peftx eval RUN`, with the data at hand, makes up for "
-            "it"
+            f"no intervals: the {task.calibration['windows']} validation windows are too few for them"
+            if bands is not None
+            else "no intervals: the run kept no errors on validation; `peftx eval RUN`, with the data at hand, makes "
+            "up for it"
         )
     return found, read.frequency, notes
 
@@ -162,7 +164,9 @@ def _ahead(
     notes: list[str],
 ) -> Ahead:
     one = _until_last(one, task, notes)
-    mean, std = _statistics(task, one, scaling)
+    if scaling == "own":
+        one = replace(one, scaler=Scaler.fit(SeriesSplit([one])))
+    mean, std = _statistics(task, one)
     _look_at_input(task, one, mean, std, notes)
     horizon, channels = task.shapes.horizon, len(one.channels)
     point = np.empty((channels, 0))
@@ -220,10 +224,13 @@ def _until_last(one: Series, task: Forecasting, notes: list[str]) -> Series:
     return one.rows(0, end)
 
 
-def _statistics(task: Forecasting, one: Series, scaling: str) -> tuple[Floats, Floats]:
-    if scaling == "own":
-        return Scaler.fit(SeriesSplit([one])).rows_for(one)
-    trained = task.scaler
+def _statistics(task: Forecasting, one: Series) -> tuple[Floats, Floats]:
+    """What a series is standardised by: one of several that the run was not trained on has nothing of its own there.
+
+    Raises:
+        DataError: it is such a one, or its channels are others.
+    """
+    trained = task.scaler if one.scaler is None else None
     long = dict(task.data.card.get("reading", {})).get("layout") == "long"
     try:
         if long and trained is not None and one.name not in trained.names:
