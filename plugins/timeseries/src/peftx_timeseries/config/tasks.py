@@ -49,6 +49,12 @@ class ForecastingConfig(QuantileConfig):
     val_stride: int = Field(
         default=1, ge=1, description="rows between two validation windows; the test set has every window"
     )
+    epoch_samples: int | None = Field(
+        default=None,
+        ge=1,
+        description="train on so many windows of one channel each epoch, drawn anew (default: on all of them); long "
+        "series have far more windows than a small model needs between two validations",
+    )
     short_series: Literal["refuse", "pad"] = Field(
         default="refuse",
         description="what to do with histories shorter than the input: no window, or missing values in front",

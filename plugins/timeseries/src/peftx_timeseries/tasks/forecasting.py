@@ -210,6 +210,7 @@ class Forecasting(Task):
             self.deviations(split),
             generator=generator if train else None,
             shuffle=train,
+            most=self.config.epoch_samples if train else None,
         )
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, H) or (B, H, Q)
@@ -313,7 +314,7 @@ class Forecasting(Task):
 
 
 class WindowBatches:
-    """One pass over the windows of a split."""
+    """One pass over the windows of a split, or over the first `most` of them in its order."""
 
     def __init__(
         self,
@@ -323,20 +324,22 @@ class WindowBatches:
         *,
         generator: torch.Generator | None,
         shuffle: bool,
+        most: int | None = None,
     ) -> None:
         self.windows, self.batch_size, self.units = windows, batch_size, units
-        self.generator, self.shuffle = generator, shuffle
+        self.generator, self.shuffle, self.most = generator, shuffle, most
         #: the samples of the pass, in their order, where it is not to have all of them
         self.samples: Tensor | None = None
 
     def __len__(self) -> int:
         count = len(self.windows) if self.samples is None else len(self.samples)
-        return -(-count // self.batch_size)
+        return -(-min(count, self.most or count) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.arange(len(self.windows)) if self.samples is None else self.samples
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=self.generator)]
+        order = order[: self.most]
         channels = len(self.windows.channels)
         for samples in order.split(self.batch_size):
             x, y = (torch.from_numpy(part) for part in self.windows.cut(samples.numpy()))
