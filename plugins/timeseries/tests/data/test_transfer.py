@@ -79,6 +79,8 @@ def test_it_trains_on_one_and_tests_on_the_other_each_by_its_own_training_rows(c
 
 def test_a_window_is_of_its_own_data_set_and_the_naive_rows_know_the_targets_season(ctx: DataContext) -> None:
     made, alone = task(read(ctx, **WAVES)), task(waves.load(WavesConfig(**WAVES["target_options"]), ctx))
+    made.prepare(("train", "test"))
+    assert any("each of 2 channels in train, 3 channels in test" in note for note in made.notes)
     assert made.windows("train").windows == 420 - 48 - 12 + 1 and len(made.windows("train").channels) == 2
     for method, config in ((RepeatLast(), NaiveConfig()), (SeasonalNaive(), SeasonalConfig())):
         found, expected = (dict(score(one, method.build(one, config), "test", 256)) for one in (made, alone))

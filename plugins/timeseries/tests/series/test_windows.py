@@ -144,3 +144,22 @@ def test_partial_targets_end_with_the_split_and_show_nothing_behind_it() -> None
     np.testing.assert_array_equal(inputs[5], [np.nan, 100])
     whole = windows(*two, length=2, horizon=3, pad=True)
     np.testing.assert_array_equal(whole.cut(np.arange(3))[1], targets[:3])
+
+
+def test_a_horizon_longer_than_the_rows_says_how_long_it_may_be_and_offers_nothing_that_does_not_help() -> (
+    None
+):
+    for begin, held in ((0, "has 40 of its own"), (30, "has 10 of its own and 30 before them")):
+        with pytest.raises(DataError) as error:
+            windows(series(40, begin=begin), length=8, horizon=48, what="val")
+        most = 40 - begin
+        assert str(error.value) == (
+            f"the val rows hold no window of 8 + 48 rows: the longest series, s, {held}: take a shorter "
+            f"--task.horizon, {most} at most"
+        )
+
+
+def test_series_without_a_window_are_counted() -> None:
+    held = [series(rows, name=str(rows)) for rows in (8, 30, 13, 14)]
+    assert windows(*held, length=10, horizon=4).idle == 2
+    assert windows(*held, length=10, horizon=4, pad=True).idle == 0

@@ -71,6 +71,7 @@ class Windows:
 
         self.length, self.horizon, self.pad = length, horizon, pad
         self.channels = split.series[0].channels
+        self._series = len(split.series)
         scaled = [_scaled(one, statistics) for one in split.series]
         # all series one behind the other, and where each begins
         self._values = np.concatenate(scaled)
@@ -96,14 +97,22 @@ class Windows:
         self.start = np.concatenate(starts)
         if not len(self.start):
             longest = max(split.series, key=lambda one: len(one.values))
-            rows = longest.end - (0 if pad else longest.begin)
+            # padding helps where the target alone would fit
+            helps = not pad and any(one.end - max(one.begin, 1) >= horizon for one in split.series)
+            most = max(len(one) for one in split.series)
+            shorter = f"horizon, {most} at most" if most < horizon else "input-length or --task.horizon"
             raise DataError(
                 f"the {what or 'given'} rows hold no window of {length} + {horizon} rows: the longest series, "
                 f"{longest.name}, has {len(longest)} of its own"
                 + (f" and {longest.begin} before them" if longest.begin else "")
-                + (" (--task.short-series pad takes shorter histories)" if rows and not pad else "")
-                + ": take a shorter --task.input-length or --task.horizon"
+                + (" (--task.short-series pad takes shorter histories)" if helps else "")
+                + f": take a shorter --task.{shorter}"
             )
+
+    @property
+    def idle(self) -> int:
+        """Series that are too short for a window."""
+        return self._series - len(set(self.owner.tolist()))
 
     def __len__(self) -> int:
         """Samples: windows times channels."""
