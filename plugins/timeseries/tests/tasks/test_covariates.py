@@ -233,10 +233,11 @@ def test_one_forecast_of_what_comes_next_is_the_one_of_the_window() -> None:
     model = forecaster(of)
     with torch.no_grad():
         assert torch.equal(of.forecast(model, batch["x"], more), of.forward(model, batch))
-    with pytest.raises(DataError, match="s has 5 rows behind its last value, and a forecast of 12 rows with"):
+    says = "^s: a forecast of rows {} to {} looks at off, known ahead of time, in all of them, and {}: give a table"
+    with pytest.raises(DataError, match=says.format(396, 407, "there are rows up to 400")):
         of.ahead(replace(one, end=395))
     one.covariates["off"][325] = np.nan
-    with pytest.raises(DataError, match="s has no 'off' in row 6 of the 12 behind its last value"):
+    with pytest.raises(DataError, match=says.format(321, 332, "'off' has no value in row 326")):
         of.ahead(one)
     assert set(task(covariates="past").ahead(replace(one, end=400))) == {"past"}
 

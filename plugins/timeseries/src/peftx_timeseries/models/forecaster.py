@@ -156,7 +156,8 @@ class Forecaster(nn.Module):
         y = self._forecast(x, seen, self._tokens(known, past))
         if self.covariate_out is None:
             return y
-        more = self.covariate_out(known, past)
+        with torch.autocast(x.device.type, enabled=False):  # a part of the closed form, as `residual` is
+            more = self.covariate_out(known, past)
         return y + (more[..., None] if self.quantiles else more)
 
     def _tokens(self, known: Tensor | None, past: Tensor | None) -> Tensor | None:

@@ -90,18 +90,16 @@ def _demand_ahead(columns: NDArray[np.float64], names: Sequence[str], horizon: i
     import numpy as np
 
     there = np.isfinite(columns[:horizon])
+    first, last = one.end + 1, one.end + horizon
+    wanted = f"a forecast of rows {first} to {last} looks at {', '.join(names)}, known ahead of time, in all of them"
     ask = (
-        f"give a table with {horizon} more rows, with the times and {', '.join(names)} filled in and the columns to "
+        f"give a table that goes on to row {last}, with the times and these columns filled in and the columns to "
         "forecast empty"
     )
     if len(there) < horizon:
-        raise DataError(
-            f"{one.name} has {len(there)} rows behind its last value, and a forecast of {horizon} rows with covariates "
-            f"that are known ahead of time needs those of all {horizon}: {ask}"
-        )
+        raise DataError(f"{one.name}: {wanted}, and there are rows up to {one.end + len(there)}: {ask}")
     if not there.all():
         row, column = (int(place) for place in np.argwhere(~there)[0])
         raise DataError(
-            f"{one.name} has no {names[column]!r} in row {row + 1} of the {horizon} behind its last value, and a "
-            f"forecast looks at it: {ask}"
+            f"{one.name}: {wanted}, and {names[column]!r} has no value in row {first + row}: {ask}"
         )

@@ -93,12 +93,16 @@ class Forecasting(Task):
     def covariate_statistics(
         self, one: Series, names: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation (C,) that covariates of a series are standardised by, from the rows of `statistics`.
+        """Mean and deviation (C,) that covariates of a series are standardised by, from the rows of `statistics`; its
+        own where there were several in training, and not this one.
 
         Raises:
             DataError: the training had other covariates.
         """
-        return (one.scaler or self.scaler or Scaler.fit(SeriesSplit([one]))).covariates_for(one, names)
+        trained = one.scaler or self.scaler
+        if trained is None or (len(trained.names) > 1 and one.name not in trained.names):
+            trained = Scaler.fit(SeriesSplit([one]))
+        return trained.covariates_for(one, names)
 
     def windows(self, split: str, *, stride: int | None = None) -> Windows:
         """All windows of a split, `stride` rows apart (default: the configuration's).
