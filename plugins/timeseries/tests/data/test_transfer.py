@@ -131,10 +131,10 @@ def test_what_does_not_fit_is_one_sentence(ctx: DataContext, write: Write) -> No
         locate(TransferConfig(source="wavez"), ctx)
     with pytest.raises(ConfigError, match=r"--data\.target-options rowz: no such option"):
         locate(TransferConfig(source="waves", target="waves", target_options={"rowz": 3}), ctx)
-    pytest.importorskip("peftx_vision")
-    pytest.importorskip("sklearn")
-    with pytest.raises(DataError, match=r"vision\.digits holds no series to forecast: transfer takes"):
-        read(ctx, source="waves", target="vision.digits")
+    with pytest.raises(
+        DataError, match=r"^patterns holds no series to forecast: transfer takes data sets of fore"
+    ):
+        read(ctx, source="waves", target="patterns")
 
 
 def test_a_run_is_trained_scored_and_scored_again(tmp_path: Path) -> None:
