@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,3 +78,101 @@ def test_integers_with_missing_values_and_truth_values(table: Table) -> None:
     held = table().assign(a=pd.array([None, *range(59)], dtype="Int64"), b=[True, False] * 30)
     values = from_frame(held).splits["train"][0].values
     assert np.isnan(values[0, 0]) and values[1, 0] == 0 and values[:2, 1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pd.array([None, *range(59)], dtype="Int64"),
+        pd.array([None, *range(59)], dtype="Float32"),
+        pd.Series([None, *range(59)], dtype=object),
+        pd.Series([pd.NA, *map(str, range(59))], dtype=object),
+        pd.Series([None, *map(str, range(59))], dtype="string"),
+        pd.Categorical([None, *range(59)]),
+        pd.Categorical([None, *map(str, range(59))]),
+        pd.Series([None, *map(Decimal, range(59))], dtype=object),
+        pd.arrays.SparseArray([np.nan, *range(59)]),
+    ],
+    ids=lambda cells: type(cells).__name__,
+)
+def test_numbers_of_any_dtype_are_the_same_numbers(table: Table, cells: Any) -> None:
+    values = from_frame(table().assign(a=cells)).splits["train"][0].values
+    assert values.dtype == np.float64 and np.isnan(values[0, 0])
+    assert values[1:, 0].tolist() == list(range(59))
+
+
+@pytest.mark.parametrize("dtype", ["int64[pyarrow]", "double[pyarrow]", "string[pyarrow]"])
+def test_numbers_of_arrow_are_numbers(table: Table, dtype: str) -> None:
+    pytest.importorskip("pyarrow")
+    cells = pd.Series([*range(60)]).astype(str if "string" in dtype else int).astype(dtype)
+    assert from_frame(table().assign(a=cells)).splits["train"][0].values[:, 0].tolist() == list(range(60))
+
+
+def test_times_of_any_dtype_are_the_same_times(table: Table) -> None:
+    held, times = table(), pd.date_range("2024-01-01", periods=60, freq="h")
+    columns: list[Any] = [
+        times.astype("datetime64[s]"),
+        pd.Series(times.to_pydatetime(), dtype=object),
+        pd.Series(list(times.tz_localize("UTC")), dtype=object),
+        pd.Categorical(times.astype(str)),
+        times.tz_localize("UTC").tz_convert("Asia/Kolkata"),
+        times.to_period("h"),
+    ]
+    try:
+        import pyarrow
+
+        del pyarrow
+        columns += [
+            times.astype(str).astype("string[pyarrow]"),
+            pd.array(times, dtype="timestamp[us][pyarrow]"),
+        ]
+    except ImportError:
+        pass
+    frames = [held.assign(date=column) for column in columns]
+    frames.append(held.drop(columns="date").set_axis(pd.Index(times.astype(str), dtype=object)))
+    found = {from_frame(frame).fingerprint for frame in frames}
+    assert found == {from_frame(held).fingerprint}
+
+
+def test_days_of_a_zone_stay_days_and_hours_become_utc(table: Table) -> None:
+    for freq, first in (("D", "2024-03-01T00:00:00"), ("h", "2024-02-29T23:00:00")):
+        index = pd.date_range(
+            "2024-03-01", periods=800, freq=freq, tz="Europe/Berlin"
+        )  # over the change in March
+        data = from_frame(pd.DataFrame({"a": range(800)}, index=index))
+        assert data.card["frequency"] == freq and str(data.splits["train"][0].times[0]) == first
+    days = pd.Series(pd.date_range("2024-01-01", periods=60).date, dtype=object)
+    assert from_frame(table().assign(date=days)).card["frequency"] == "D"
+    with pytest.raises(
+        DataError, match=r"^frame: row 31 has .* a time with an offset from UTC, which those before"
+    ):
+        from_frame(table().assign(date=[*index[:30].tz_localize(None), *index[30:60]]))
+
+
+def test_what_holds_no_numbers_is_named(table: Table) -> None:
+    for cells in (
+        pd.Categorical(["low", "high"] * 30),
+        pd.interval_range(0, 60),
+        pd.Series(["x"] * 60, dtype=object),
+    ):
+        with pytest.raises(DataError, match=r"^frame: row 1 has .* in the column 'a', which is no number"):
+            from_frame(table().assign(a=cells))
+    with pytest.raises(DataError, match="row 2 has no time in the column 'date'"):
+        from_frame(table().assign(date=[pd.Timestamp("2024-01-01"), pd.NaT] * 30))
+    for index in (pd.timedelta_range("0h", periods=60, freq="h"), pd.RangeIndex(60), np.arange(60) / 2):
+        with pytest.raises(DataError, match="frame has no date column"):
+            from_frame(table().drop(columns="date").set_axis(index))
+    for strange in (np.zeros((3, 2)), [1, 2], None):
+        with pytest.raises(
+            DataError, match=r"^frame is a \w+, but a pandas DataFrame or Series was expected$"
+        ):
+            from_frame(strange)  # type: ignore[arg-type]
+
+
+def test_series_may_be_named_by_numbers_and_categories(table: Table) -> None:
+    plain = table(freq="D").melt("date", var_name="unique_id", value_name="y").rename(columns={"date": "ds"})
+    expected = from_long(plain, horizon=5).fingerprint
+    category = pd.Categorical(plain["unique_id"], categories=["z", "b", "a"])  # one of them has no row
+    assert from_long(plain.assign(unique_id=category), horizon=5).fingerprint == expected
+    numbered = from_long(plain.assign(unique_id=plain["unique_id"].map({"a": 1, "b": 2})), horizon=5)
+    assert [one.name for one in numbered.splits["train"].series] == ["1", "2"]

@@ -10,10 +10,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftx.data.files import is_packed, lines_of, reading
 from peftx.errors import DataError
+from peftx_timeseries.data.times import looks_like_times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,14 +61,16 @@ def read_table(path: Path) -> Table:
 
 
 def frame_table(frame: pd.DataFrame | pd.Series, what: str) -> Table:
-    """The table of a pandas frame, or of one series; a named or datetime index becomes a column.
+    """The table of a pandas frame, or of one series; an index that has a name or holds dates becomes a column.
 
     Raises:
-        DataError: it has no rows or no columns, or two columns of the same name.
+        DataError: it is none, has no rows, or two columns of the same name.
     """
     import numpy as np
     import pandas as pd
 
+    if not isinstance(frame, pd.DataFrame | pd.Series):
+        raise DataError(f"{what} is a {type(frame).__name__}, but a pandas DataFrame or Series was expected")
     if isinstance(frame, pd.Series):
         frame = frame.to_frame("value" if frame.name is None else str(frame.name))
     # a table's index is its row numbers, or what people index series by
@@ -80,13 +83,26 @@ def frame_table(frame: pd.DataFrame | pd.Series, what: str) -> Table:
         frame = frame.reset_index(drop=bool(clash))
     elif isinstance(frame.index, pd.PeriodIndex):
         frame = frame.set_axis(frame.index.to_timestamp()).rename_axis("date").reset_index()
+    elif looks_like_times(frame.index.to_series()):
+        frame = frame.rename_axis("date").reset_index()
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     _check_names([str(name) for name in frame.columns], what)
     periods = [name for name in frame.columns if isinstance(frame[name].dtype, pd.PeriodDtype)]
     frame = frame.assign(**{name: frame[name].dt.to_timestamp() for name in periods})
+    # columns of Arrow answer to fewer questions than those of numpy, and pandas cannot make numbers of its texts
+    arrow = [name for name in frame.columns if _of_arrow(frame[name].dtype)]
+    frame = frame.assign(**{name: frame[name].astype(object) for name in arrow})
     if not len(frame):
         raise DataError(f"{what} has no rows")
     return Table(what, frame.reset_index(drop=True), np.arange(1, len(frame) + 1), "row")
+
+
+def _of_arrow(dtype: Any) -> bool:
+    import pandas as pd
+
+    if isinstance(dtype, pd.StringDtype):
+        return dtype.storage == "pyarrow" and dtype.na_value is pd.NA
+    return isinstance(dtype, pd.ArrowDtype) and not pd.api.types.is_numeric_dtype(dtype)
 
 
 def _parquet(path: Path) -> Table:
