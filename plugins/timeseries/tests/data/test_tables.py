@@ -289,6 +289,18 @@ def test_numbers_under_a_name_of_times_do_not_become_the_times(write: Write, tab
     assert read(write(dates.to_csv(index=False))).card["frequency"] == "h"
 
 
+def test_a_long_table_is_told_from_a_wide_one(write: Write, table: Table) -> None:
+    frame = table().rename(columns={"date": "ds", "a": "y"})
+    path = write(frame.assign(unique_id="x")[["unique_id", "ds", "y"]].to_csv(index=False))
+    assert refused(path) == (
+        "x.csv has a column 'unique_id' of names: it is a long table; read it with timeseries.long, or leave the column "
+        "out with --data.drop unique_id"
+    )
+    assert read(path, drop=("unique_id",)).card["channels"] == ["y"]
+    numbered = write(frame.assign(unique_id=range(60)).to_csv(index=False))
+    assert read(numbered).card["channels"] == ["y", "b", "unique_id"]
+
+
 def test_covariates_are_columns_of_their_own(write: Write, table: Table) -> None:
     frame = table().assign(holiday=np.arange(60) % 2, wind=np.arange(60) * 3.0, note="text")
     frame.loc[3, "wind"] = np.nan

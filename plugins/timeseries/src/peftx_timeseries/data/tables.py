@@ -135,6 +135,7 @@ def read_wide(table: Table, config: TableConfig, name: str = "") -> Read:
     channels = wanted or tuple(one for one in columns if one not in (time, *drop, *covariates))
     if not channels or time in channels:
         raise DataError(f"{what} has no column to forecast beside its times, {time!r}, and its covariates")
+    _look_for_long(table, channels)
     stacked = np.column_stack([numbers(table, one) for one in (*channels, *covariates)])
     for at, channel in enumerate((*channels, *covariates)):
         if not np.isfinite(stacked[:, at]).any():
@@ -154,6 +155,18 @@ def read_wide(table: Table, config: TableConfig, name: str = "") -> Read:
         covariates={one: rows.values[:, width + at] for at, one in enumerate(covariates)},
     )
     return Read((series,), alias, period, (*table.notes, *rows.notes, *constant_note((series,))))
+
+
+def _look_for_long(table: Table, channels: Sequence[str]) -> None:
+    """Raise DataError for a table of many series one below the other, whose names would be taken for numbers."""
+    import pandas as pd
+
+    named = "unique_id" in channels and "y" in channels
+    if named and not pd.api.types.is_numeric_dtype(table.frame["unique_id"].dtype):
+        raise DataError(
+            f"{table.what} has a column 'unique_id' of names: it is a long table; read it with timeseries.long, or "
+            "leave the column out with --data.drop unique_id"
+        )
 
 
 def time_column(table: Table, given: str | None) -> str:
