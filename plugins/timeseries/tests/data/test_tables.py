@@ -293,8 +293,8 @@ def test_a_long_table_is_told_from_a_wide_one(write: Write, table: Table) -> Non
     frame = table().rename(columns={"date": "ds", "a": "y"})
     path = write(frame.assign(unique_id="x")[["unique_id", "ds", "y"]].to_csv(index=False))
     assert refused(path) == (
-        "x.csv has a column 'unique_id' of names: it is a long table; read it with timeseries.long, or leave the column "
-        "out with --data.drop unique_id"
+        "x.csv has a column 'unique_id' of names: it is a long table; read it with timeseries.long, or leave the "
+        "column out with --data.drop unique_id"
     )
     assert read(path, drop=("unique_id",)).card["channels"] == ["y"]
     numbered = write(frame.assign(unique_id=range(60)).to_csv(index=False))
