@@ -15,8 +15,8 @@ DATA = (
     "fingerprint_limit classes classes_labels indexing card published"
 ).split()
 TASKS = (
-    "task_config offers build covers covers_order loss loss_sum meter metrics keeps_no_model recipes".split()
-)
+    "task_config offers build covers covers_order loss loss_sum meter metrics metrics_selects keeps_no_model recipes"
+).split()
 MODELS = "model_config built head parameters roles".split()
 FINDS = {
     "locating_slow": "locating",
@@ -26,6 +26,7 @@ FINDS = {
     "classes_labels": "classes",
     "covers_order": "covers",
     "loss_sum": "loss",
+    "metrics_selects": "metrics",
 }
 
 

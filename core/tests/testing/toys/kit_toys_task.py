@@ -147,4 +147,6 @@ class Sorting(Task):
 
 
 for _fault in TASK_FAULTS:
-    globals()[f"Sorting_{_fault}"] = type("Sorting", (Sorting,), {"fault": _fault})
+    # what is to select on validation is measured nowhere
+    _selects = {"selects": "residual"} if _fault == "metrics_selects" else {}
+    globals()[f"Sorting_{_fault}"] = type("Sorting", (Sorting,), {"fault": _fault, **_selects})

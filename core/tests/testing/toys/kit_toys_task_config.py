@@ -32,6 +32,6 @@ class LooseNetConfig(BaseModel):
 
 
 TASK_FAULTS = (
-    "task_config offers build covers covers_order loss loss_sum meter metrics keeps_no_model recipes"
+    "task_config offers build covers covers_order loss loss_sum meter metrics metrics_selects keeps_no_model recipes"
 ).split()
 MODEL_FAULTS = "model_config built head parameters roles".split()

@@ -161,7 +161,7 @@ def _fitted_only(trial: RowTrial) -> None:
 def fit(trial: RowTrial) -> None:
     """Where no gradient step trains it, `fit` gives every parameter a finite value, the same each time."""
     _fitted_only(trial)
-    parameters, values = trial.parameters, trial.values()
+    parameters, values = trial.parameters, trial.values
     for name, parameter in parameters.items():
         demand(name in values, f"it gives no value for the parameter {name}")
         value = values[name]
@@ -175,7 +175,7 @@ def fit(trial: RowTrial) -> None:
         demand(torch.isfinite(value).all(), f"the value of {name} is not finite")
     foreign = sorted(values.keys() - parameters.keys())
     demand(not foreign, f"it gives a value for {foreign[0] if foreign else ''}, which is no parameter")
-    for name, value in trial.values().items():
+    for name, value in trial.fit().items():
         demand(torch.equal(value, values[name]), f"fitted again from the same seed, {name} differs")
 
 
@@ -184,12 +184,12 @@ def fit(trial: RowTrial) -> None:
 def training_split(trial: RowTrial) -> None:
     """`fit` sees the training split alone: whatever the others hold, the values are the same."""
     _fitted_only(trial)
-    values = trial.values()
+    values = trial.values
     judged = False
     for held, task in trial.tasks_otherwise_held_out():
         judged = True
         try:
-            found = trial.values(task)
+            found = trial.fit(task)
         except Exception as error:
             raise LawError(
                 f"`fit` reads more than the training split: where {held} it raised {type(error).__name__} ({error})"
@@ -207,7 +207,7 @@ def training_split(trial: RowTrial) -> None:
 @on_every_task
 def answers(trial: RowTrial) -> None:
     """Loss and meter read what it gives on every split: finite, and every sample counted."""
-    model, task = trial.ready().model, trial.task
+    model, task = trial.scored, trial.task
     for split in task.splits():
         batch = trial.batch(split, FEW)
         for leaf in _outputs(trial, model, batch):
@@ -217,10 +217,9 @@ def answers(trial: RowTrial) -> None:
         demand(loss.dim() == 0 and torch.isfinite(loss), f"the loss on {split} is {loss}, expected a number")
     split = min(task.splits(), key=task.samples)
     scores = evaluate(task, model, split, 256)
-    score = scores.get(task.primary)
-    demand(
-        score is not None and math.isfinite(score), f"{task.primary} on {split} is {score}, expected a number"
-    )
+    metric, _ = task.decides(split)
+    score = scores.get(metric)
+    demand(score is not None and math.isfinite(score), f"{metric} on {split} is {score}, expected a number")
     demand(
         scores.get("n") == task.samples(split),
         f"{split} has {task.samples(split)} samples, of which {scores.get('n')} were counted",
@@ -231,7 +230,7 @@ def answers(trial: RowTrial) -> None:
 @on_every_task
 def steady(trial: RowTrial) -> None:
     """In evaluation mode it draws nothing and changes nothing: the same batch gives the same bits."""
-    model = trial.ready().model
+    model = trial.scored
     before = state_of(model)
     batch = trial.batch("train", FEW)
     _same(
@@ -246,7 +245,7 @@ def steady(trial: RowTrial) -> None:
 @on_every_task
 def own_answer(trial: RowTrial) -> None:
     """The answer to a sample is its own: the same alone, among others, and in any order."""
-    model = trial.ready().model
+    model = trial.scored
     batch = trial.batch("train", FEW)
     count = batch_count(batch)
     whole = _outputs(trial, model, batch)

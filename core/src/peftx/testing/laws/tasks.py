@@ -236,15 +236,21 @@ def meter(subject: TaskSubject) -> None:
 
 @law("task", needs=["covers", "meter"])
 def metrics(subject: TaskSubject) -> None:
-    """An evaluation gives the primary metric and `n`, finite, whatever the batch size."""
+    """An evaluation gives the metric that decides on its split and `n`, finite, whatever the batch size."""
     task = subject.make()
     model = subject.build(task)
-    split = task.splits()[-1]
+    last = task.splits()[-1]
+    for split in dict.fromkeys(("val", last) if task.selects and "val" in task.splits() else (last,)):
+        _decided(task, model, split)
+
+
+def _decided(task: Task, model: nn.Module, split: str) -> None:
     found = [evaluate(task, model, split, size) for size in (SIZES[0], SIZES[2])]
-    primary = type(task).primary
+    primary, _ = task.decides(split)
     for scores in found:
         demand(
-            primary in scores, f"the primary metric {primary} is not among {', '.join(scores) or 'no metric'}"
+            primary in scores,
+            f"the metric {primary}, which decides on {split}, is not among {', '.join(scores) or 'no metric'}",
         )
         demand(
             scores.get("n") == task.samples(split),
