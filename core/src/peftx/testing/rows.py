@@ -188,6 +188,11 @@ class RowTrial:
         """A new model and what is to be trained of it."""
         return make(self.row, self.task if task is None else task, SEED)
 
+    @cached_property
+    def scored(self) -> nn.Module:
+        """A model ready to be scored, the same for all laws that only look at what it gives."""
+        return self.ready().model
+
     def ready(self) -> Subject:
         """A new model ready to be scored; one that gradient steps train is as it starts."""
         made = self.make()
@@ -206,8 +211,13 @@ class RowTrial:
         """Parameters of a new model, by name."""
         return dict(self.build().named_parameters())
 
-    def values(self, task: Task | None = None) -> dict[str, Tensor]:
+    @cached_property
+    def values(self) -> dict[str, Tensor]:
         """What `fit` returns for a new model, from the seed of a run."""
+        return self.fit()
+
+    def fit(self, task: Task | None = None) -> dict[str, Tensor]:
+        """What `fit` returns when it is called anew, on another task as well."""
         task = self.task if task is None else task
         made = make(self.row, task, SEED)
         return dict(self.subject.method.fit(made.model, task, self.subject.config))
