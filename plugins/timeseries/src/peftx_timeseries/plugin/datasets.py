@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peftx.plugins import DatasetSpec, hookimpl
+from peftx_timeseries.plugin import anomaly, classification, short_term
 
 __all__ = ["peftx_datasets"]
 
@@ -24,16 +25,7 @@ def peftx_datasets() -> Iterator[DatasetSpec]:
         size="none",
         synthetic=True,
     )
-    yield DatasetSpec(
-        name="timeseries.months",
-        summary="120 synthetic monthly series of 45 to 120 months, with trend and season; computed, no download",
-        target="peftx_timeseries.data.months:load",
-        config="peftx_timeseries.config.data:MonthsConfig",
-        licence="none needed",
-        source="computed from a seed",
-        size="none",
-        synthetic=True,
-    )
+    yield from short_term.datasets()
     yield DatasetSpec(
         name="timeseries.demand",
         summary="4,800 synthetic hours with covariates that matter: days off, known ahead, and a temperature",
@@ -160,3 +152,14 @@ def peftx_datasets() -> Iterator[DatasetSpec]:
             source="PATH",
             parametric=True,
         )
+    yield from anomaly.datasets()
+    yield from classification.datasets()
+    yield DatasetSpec(
+        name="timeseries.transfer",
+        summary="trained on one data set and tested on another: --data.source etth1 --data.target etth2",
+        target="peftx_timeseries.data.transfer:load",
+        locate="peftx_timeseries.data.transfer:locate",
+        config="peftx_timeseries.config.transfer:TransferConfig",
+        licence="those of the two",
+        source="those of the two",
+    )

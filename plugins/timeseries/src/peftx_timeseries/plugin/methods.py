@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peftx.plugins import MethodSpec, Needs, hookimpl
+from peftx_timeseries.plugin import anomaly, classification, short_term
 
-__all__ = ["ROWS", "SHORT_TERM_ROWS", "peftx_methods"]
+__all__ = ["ROWS", "peftx_methods"]
 
 _CONFIG = "peftx_timeseries.config.methods"
 _NAIVE = "peftx_timeseries.methods.naive"
@@ -14,7 +15,7 @@ _LINEAR = "peftx_timeseries.methods.linear"
 _ZENG = "arXiv:2205.13504"
 
 #: The tasks that forecast.
-_FORECASTING = ("timeseries.forecasting", "timeseries.short_term")
+_FORECASTING = ("timeseries.forecasting", short_term.NAME)
 #: Rows to compare with, always printed: name, summary, target, configuration, trained, paper.
 _COMPARED = (
     ("repeat_last", "the last value, for ever", f"{_NAIVE}:RepeatLast", "NaiveConfig", False, ""),
@@ -53,7 +54,6 @@ _COMPARED = (
     ),
 )
 ROWS = tuple(f"timeseries.{name}" for name, *_ in _COMPARED)
-SHORT_TERM_ROWS = ("timeseries.naive2", *ROWS)
 
 
 @hookimpl
@@ -92,15 +92,6 @@ def peftx_methods() -> Iterator[MethodSpec]:
             trained=trained,
             tasks=_FORECASTING,
         )
-    yield MethodSpec(
-        name="timeseries.naive2",
-        summary="the last value, adjusted for the season where a test finds one: the benchmark of the M4 competition",
-        target=f"{_NAIVE}:Naive2",
-        config=f"{_CONFIG}:NaiveConfig",
-        kind="model",
-        paper="doi:10.1016/j.ijforecast.2019.04.014",
-        licence="Apache-2.0",
-        tags=("baseline",),
-        trained=False,
-        tasks=("timeseries.short_term",),
-    )
+    yield from short_term.rows()
+    yield from anomaly.rows()
+    yield from classification.rows()
