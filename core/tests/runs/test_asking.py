@@ -52,6 +52,7 @@ def test_the_command_takes_them_wherever_they_stand(
     assert len(json.loads(written.read_text())[0]["answers"]) == 3
     for given, words in (
         (["--out", str(written)], f"--out {written} is there already: name another file"),
+        (["--out", str(tmp_path / "no" / "x.csv")], f"there is no folder {tmp_path / 'no'}"),
         (["--csv", "--json"], "--csv, --json and --out: choose one"),
         (["--scale", "much"], "--scale: must be a number"),
         (["--horizon", "3"], "No such option"),

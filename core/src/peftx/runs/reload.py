@@ -177,10 +177,10 @@ def _empty(folder: Path) -> Path:
         taken = any(folder.iterdir())
     except OSError as error:
         raise DataError(
-            f"--explain {folder} cannot be a folder of pictures: {error.strerror or error}"
+            f"{folder} cannot be a folder of pictures: {error.strerror or error}"
         ) from error
     if taken:
-        raise DataError(f"--explain {folder} is not empty: name a new or an empty folder")
+        raise DataError(f"{folder} is not empty: name a new or an empty folder")
     return folder
 
 

@@ -68,6 +68,8 @@ def command(
         raise DataError(f"no such file: {', '.join(absent)}")
     if out is not None and out.exists():
         raise DataError(f"--out {out} is there already: name another file")
+    if out is not None and not out.parent.is_dir():
+        raise DataError(f"--out {out}: there is no folder {out.parent}")
 
     from peftx.cli.output import note, print_csv, print_json, print_table
     from peftx.runs import predict

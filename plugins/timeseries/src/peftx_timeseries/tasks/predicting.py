@@ -76,7 +76,8 @@ def look_ahead(
     device: torch.device | str,
     asked: ForecastConfig,
 ) -> tuple[list[Ahead], str, list[str]]:
-    """What comes after each series of a file, the frequency of the rows, and what a reader must know.
+    """What comes after each series of a file, the frequency of the rows, and what a reader must know, of the file with
+    its name.
 
     Raises:
         DataError, ConfigError: see `forecasts`.
@@ -94,10 +95,15 @@ def look_ahead(
             f"--iterate: the run looks at {', '.join(task.shapes.past)}, which nobody knows ahead of time, so it "
             f"cannot go on from its own forecasts: ask for {task.shapes.horizon} rows at most"
         )
-    read, notes = read_new(task, path, asked)
-    found = [
-        _ahead(task, model, one, device, rows, levels, bands, asked.scaling, notes) for one in read.series
-    ]
+    read, own = read_new(task, path, asked)
+    found = [_ahead(task, model, one, device, rows, levels, bands, asked.scaling, own) for one in read.series]
+    # a wide table's series is called as the file
+    notes = [text if text.startswith(f"{path.name}:") else f"{path.name}: {text}" for text in own]
+    if task.scaler is None and asked.scaling == "run":
+        notes.append(
+            "each series is scaled by its own rows in the file: the run was trained on more series than it keeps the "
+            "scaling of"
+        )
     if rows > task.shapes.horizon:
         notes.append(
             f"the run forecasts {task.shapes.horizon} rows: those from step {task.shapes.horizon + 1} on are forecast "
@@ -149,7 +155,7 @@ def _of_file(
                 if count > task.shapes.horizon:
                     row["iterated"] = step >= one.own
                 rows.append(row)
-    return {"forecast": rows, "notes": [f"{path.name}: {text}" for text in notes]}
+    return {"forecast": rows, "notes": notes}
 
 
 def _ahead(
