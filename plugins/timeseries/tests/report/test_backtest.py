@@ -15,7 +15,6 @@ from peftx.report.markup import problem
 from peftx.runs import execute
 from peftx_timeseries.report.backtest import backtest
 
-
 ROWS = ("timeseries.repeat_last", "timeseries.seasonal_naive", "timeseries.nlinear")
 
 

@@ -149,8 +149,8 @@ def _line(line: Line, x: Scale, y: Scale) -> Html:
     for number, piece in enumerate(line.pieces):
         tip = tag("title", line.tips[number]) if number < len(line.tips) else tag("title", line.name)
         if len(piece) == 1:
-            at = [place(part) for part in (x(piece[0][0]), y(piece[0][1]))]
-            parts.append(tag("circle", tip, cx=at[0], cy=at[1], r=2.2, style=f"fill:{colour}"))
+            cx, cy = place(x(piece[0][0])), place(y(piece[0][1]))
+            parts.append(tag("circle", tip, cx=cx, cy=cy, r=2.2, style=f"fill:{colour}"))
         else:
             parts.append(tag("path", tip, d=path([(x(a), y(b)) for a, b in piece]), style=style))
     return tag("g", *parts, class_=None if line.series is None else f"s{slot(line.series)}")
@@ -161,9 +161,9 @@ def _axes(box: Box, x: Scale, y: Scale, marks: Sequence[tuple[int, str]], label:
     left, right = box.x
     parts: list[Html] = []
     for value in y.ticks(5):
-        at = place(y(value))
-        parts.append(tag("line", x1=left, x2=right, y1=at, y2=at, class_="grid"))
-        parts.append(tag("text", y.label(value), x=left - 7, y=at, dy="0.32em", class_="tick end"))
+        height = place(y(value))
+        parts.append(tag("line", x1=left, x2=right, y1=height, y2=height, class_="grid"))
+        parts.append(tag("text", y.label(value), x=left - 7, y=height, dy="0.32em", class_="tick end"))
     taken = -1e9
     for row, text in marks:
         at = x(row)
