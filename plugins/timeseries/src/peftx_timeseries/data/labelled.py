@@ -28,7 +28,7 @@ __all__ = ["RATIOS", "labelled_dataset", "load", "locate"]
 #: Folders below a data root that the sets lie in, beside the root itself.
 _PLACES = ("timeseries", "dataset", "all_datasets")
 _KIND = "folder of train and test rows with labels"
-#: Per cent of rows that the official scripts of TSLib and GPT4TS raise an alarm for, by the folder's name.
+#: Per cent of rows that the official scripts of GPT4TS raise an alarm for, by the folder's name.
 RATIOS = {"psm": 1.0, "msl": 2.0, "smap": 1.0, "smd": 0.5, "swat": 1.0}
 
 
