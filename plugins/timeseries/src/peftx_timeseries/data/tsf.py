@@ -142,7 +142,7 @@ def series_of(
         times = None
         if start is not None and frequency is not None:
             first = np.datetime64(start, "s")
-            if not frequency.keeps(first[None])[0]:
+            if not frequency.keeps(np.array([first]))[0]:
                 alone = replace(frequency, anchor="", end=False).alias
                 raise DataError(
                     f"{what}: the series on line {one.line} begins at {start:%Y-%m-%d}, but the given frequency "
