@@ -45,6 +45,8 @@ def dtw(a: Tensor, b: Tensor, ends_a: Tensor, ends_b: Tensor, window: float) -> 
 def _warped(a: Tensor, b: Tensor, ends_a: Tensor, ends_b: Tensor, window: float) -> Tensor:
     n, m = ends_a.long()[:, None], ends_b.long()[None]
     found = a.new_full((len(a), len(b)), math.inf)
+    if not found.numel():
+        return found
     longest_a, longest_b = int(n.max()), int(m.max())
     if not longest_a or not longest_b:
         return found
