@@ -71,10 +71,10 @@ def results(source: RunSource) -> Html:
         metric = source.metric(split)
         values = [source.scores(row, split).get(metric) for row in rows]
         if any(finite(value) is not None for value in values):
-            own = source.unit(metric)
+            shown = source.unit(metric)
             best = _best(source, metric) if split == source.split else ""
             fields.append(
-                Field(f"{long} {metric}", values, "percent" if own == "%" else "plain", own, best=best)
+                Field(f"{long} {metric}", values, "percent" if shown == "%" else "plain", shown, best=best)
             )
     fields += _to_reference(source, rows, unit)
     fields += _beside(source, rows, kind, unit)

@@ -314,7 +314,7 @@ def _machines(folder: Path) -> list[Pair]:
             raise DataError(
                 f"{folder} has no {part}/{lost}.txt: each machine needs train, test and test_label"
             )
-    found = []
+    found: list[Pair] = []
     for name in sorted(every, key=_by_number):
         train, test = (_text(folder / part / f"{name}.txt") for part in ("train", "test"))
         labels = _flags(_text(folder / "test_label" / f"{name}.txt"), f"test_label/{name}.txt")

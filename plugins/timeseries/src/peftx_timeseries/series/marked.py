@@ -40,11 +40,9 @@ class Marked(Series):
 
     def until_end(self) -> Marked:
         """The same series without what comes after the rows of its split, labels as well."""
-        whole = replace(self, labels=None)
-        return replace(
-            Series.until_end(whole),  # type: ignore[arg-type]
-            labels=None if self.labels is None else self.labels[: self.end],
-        )
+        cut = Series.until_end(replace(self, labels=None))
+        assert isinstance(cut, Marked)
+        return replace(cut, labels=None if self.labels is None else self.labels[: self.end])
 
 
 def labels_of(split: SeriesSplit) -> Labels | None:
