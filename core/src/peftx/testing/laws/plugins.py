@@ -27,7 +27,7 @@ __all__ = [
     "targets",
 ]
 
-_FIELDS = ("target", "config", "locate", "models", "averages")
+_FIELDS = ("target", "config", "predict_config", "locate", "models", "averages")
 
 
 @law("plugin", needs=["api", "hooks", "own_names"])
@@ -108,7 +108,7 @@ def targets(subject: PluginSubject) -> None:
                 found = load_target(text)
             except Exception as error:
                 raise LawError(f"{field} of {spec.name}: {error}") from error
-            if field == "config":
+            if field in ("config", "predict_config"):
                 fits, wanted = isinstance(found, type) and issubclass(found, BaseModel), "a pydantic model"
             elif isinstance(spec, MethodSpec) and spec.kind == "adapter":
                 fits = isinstance(found, type) and issubclass(found, AdapterMethod)
@@ -142,7 +142,7 @@ def configs(subject: PluginSubject) -> None:
     asked = [
         (spec.name, field, getattr(spec, field))
         for _, spec in subject.declared
-        for field in ("config", "locate", "models")
+        for field in ("config", "predict_config", "locate", "models")
         if getattr(spec, field, "")
     ]
     if not asked:

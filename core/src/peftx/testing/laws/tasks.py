@@ -41,8 +41,11 @@ SIZES = (7, 4, 1)
 
 @law("task")
 def task_config(subject: TaskSubject) -> None:
-    """The configuration imports no torch, survives JSON, and describes its options."""
+    """The configuration imports no torch, survives JSON, and describes its options; so do the options of predicting."""
     check_options(subject.entry.load("config"), lambda: subject.plan.task_config)
+    if subject.spec.predict_config:
+        asked = subject.entry.load("predict_config")
+        check_options(asked, asked)
 
 
 @law("task")
