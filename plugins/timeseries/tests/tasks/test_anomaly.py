@@ -14,15 +14,21 @@ import pytest
 import torch
 from torch import nn
 
+from peftx.config.run import RunConfig
 from peftx.data.contract import DataContext, Dataset
 from peftx.errors import ConfigError, DataError
 from peftx.evaluation import evaluate
+from peftx.plugins.manager import get_registry
+from peftx.runs import execute
+from peftx.runs import predict as predict_run
+from peftx.runs.reload import evaluate as evaluate_run
 from peftx.tasks import ModelSource
 from peftx_timeseries.config.anomaly import AnomalyConfig, FaultsConfig
 from peftx_timeseries.config.data import WavesConfig
 from peftx_timeseries.config.models import RandomConfig
 from peftx_timeseries.data import faults, waves
 from peftx_timeseries.models.registered import random
+from peftx_timeseries.plugin.anomaly import ANOMALY_ROWS
 from peftx_timeseries.series.marked import Marked
 from peftx_timeseries.series.series import SeriesSplit
 from peftx_timeseries.tasks.anomaly import AnomalyDetection
@@ -265,3 +271,40 @@ def test_several_machines_are_standardised_apart(data: Dataset, make: Callable[.
         assert both[name] == pytest.approx(alone[name], rel=1e-2), name  # a percentile of twice as many rows
     with pytest.raises(DataError, match="no series 'new' was trained on"):
         make(held).statistics(Marked("new", data.splits["test"][0].values, data.splits["test"][0].channels))
+
+
+def test_a_run_prints_every_row_can_be_scored_again_and_raises_alarms(
+    make: Callable[..., AnomalyDetection], tmp_path: Path
+) -> None:
+    found = execute(
+        RunConfig.model_validate(
+            {
+                "task": {"name": "timeseries.anomaly", "length": 50},
+                "data": {"name": "timeseries.faults", "rows": 1030, "events": 1, "count": 4},
+                "model": {"name": "timeseries.random", "width": 16, "heads": 2, "blocks": 1},
+                "method": {"name": "timeseries.one_for_all", "rank": 4},
+                "train": {"epochs": 3},
+                "efficiency": False,
+                "device": "cpu",
+                "out": tmp_path / "run",
+            }
+        )
+    )
+    rows = {row["method"]: row for row in found.rows}
+    assert list(rows) == ["timeseries.one_for_all", *ANOMALY_ROWS] and not any(
+        "error" in row for row in found.rows
+    )
+    assert (found.record["primary"], found.record["selects"]) == ("average_precision", "reconstruction_error")
+    own = rows["timeseries.one_for_all"]
+    errors = {line["epoch"]: line["reconstruction_error"] for line in own["history"]}
+    assert own["best_epoch"] == min(errors, key=errors.__getitem__)
+    assert "average_precision" not in own["metrics"]["val"]
+    noise = rows["timeseries.random_score"]["metrics"]["test"]
+    assert noise["average_precision"] == pytest.approx(noise["anomaly_rate"], abs=0.1)
+    assert noise["f1_adjusted"] > 5 * noise["f1"]
+    assert evaluate_run(found.folder, get_registry()).exact
+    assert "Scores over time" in (found.folder / "report.html").read_text()
+    table(make()).to_csv(tmp_path / "new.csv", index=False)
+    (answer,) = predict_run(found.folder, [tmp_path / "new.csv"])
+    assert answer["threshold"] == pytest.approx(own["metrics"]["test"]["threshold"], rel=1e-5)
+    assert len(answer["rows"]) == 120 and answer["alarms"] == sum(row["anomaly"] for row in answer["rows"])
