@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_no_window_is_no_warping_and_any_window_never_farther() -> None:
     full = [dtw(a, b, ends, torch.full((6,), 20), window) for window in (0.0, 0.1, 0.5, 1.0)]
     torch.testing.assert_close(full[0], euclidean(a, b))
     torch.testing.assert_close(full[0], torch.cdist(a.flatten(1), b.flatten(1)).square())
-    assert all((after <= before + 1e-12).all() for before, after in zip(full, full[1:], strict=False))
+    assert all((after <= before + 1e-12).all() for before, after in pairwise(full))
     assert (full[3] < full[0]).all()
 
 

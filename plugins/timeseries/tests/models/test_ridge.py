@@ -47,7 +47,7 @@ def test_the_error_of_a_sample_left_out_is_that_of_a_fit_without_it(width: int) 
 
 def test_constant_features_count_for_nothing() -> None:
     x, labels = features(30, 5)
-    plain, more = fit_ridge(x, labels, 3), fit_ridge(np.column_stack([x, np.full(30, 7.0)]), labels, 3)
+    wider = np.column_stack([x, np.full(30, 7.0)])
+    plain, more = fit_ridge(x, labels, 3), fit_ridge(wider, labels, 3)
     assert np.isfinite(more.weight).all() and np.abs(more.weight[:, 5]).max() < 1e-9
-    np.testing.assert_allclose(x @ plain.weight.T + plain.bias,
-                               np.column_stack([x, np.full(30, 7.0)]) @ more.weight.T + more.bias, atol=1e-8)  # fmt: skip
+    np.testing.assert_allclose(x @ plain.weight.T + plain.bias, wider @ more.weight.T + more.bias, atol=1e-8)

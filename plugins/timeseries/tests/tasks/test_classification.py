@@ -132,7 +132,7 @@ def test_forecasts_are_no_classifications_nor_the_other_way_round() -> None:
     with pytest.raises(ConfigError, match="Classification is no forecasting task"):
         RepeatLast().build(task(), None)
     series = waves.load(WavesConfig(), CTX)
-    with pytest.raises(DataError, match="timeseries.waves holds no series with classes"):
+    with pytest.raises(DataError, match=r"timeseries\.waves holds no series with classes"):
         task(series)
 
 
