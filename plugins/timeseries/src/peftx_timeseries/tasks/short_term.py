@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from peftx_timeseries.metrics.short_term import ShortTermMeter, smape_loss
 from peftx_timeseries.series.seasonality import naive2, naive_scale, seasonal_naive
 from peftx_timeseries.series.series import Series, SeriesSplit
 from peftx_timeseries.series.windows import Windows
+from peftx_timeseries.tasks.covariates import told
 from peftx_timeseries.tasks.drawing import Draws, SeriesBatches
 from peftx_timeseries.tasks.forecasting import Forecasting, series_of
 from peftx_timeseries.tasks.recipes import short_term_recipe
@@ -48,6 +49,7 @@ class ShortTerm(Forecasting):
     """
 
     primary: ClassVar[str] = "smape"
+    units: ClassVar[Mapping[str, str]] = {"smape": "%"}
     patching: ClassVar[tuple[int, int]] = (1, 1)
     #: forecasts from the whole history that a row to compare with may read
     references: ClassVar[tuple[str, ...]] = tuple(_FORECASTS)
@@ -138,6 +140,14 @@ class ShortTerm(Forecasting):
             else:
                 said.append(f"{windows.windows:,} {split}")
         self.notes.append(f"windows of {self.shapes.length} + {self.shapes.horizon} rows: {', '.join(said)}")
+        self.notes += [
+            f"{self.windows(split).idle:,} of {len(self.data.splits[split]):,} series have no window in {split}: they "
+            "are too short"
+            for split in splits
+            if self.windows(split).idle
+        ]
+        covariates = told(self.shapes, self.data.card)
+        self.notes += [covariates] if covariates else []
 
     def batches(
         self, split: str, batch_size: int, *, train: bool = False, generator: torch.Generator | None = None
