@@ -1,4 +1,4 @@
-"""Training settings that suit each method. Where they come from, and whether they were searched, is said beside them."""
+"""Training settings that suit each method. Where they come from, and whether they were searched, stands beside."""
 
 from __future__ import annotations
 
