@@ -80,8 +80,8 @@ def ahead(shapes: Shapes, one: Series, statistics: Statistics) -> dict[str, NDAr
             _demand_ahead(columns[one.end :], names, shapes.horizon, one)
         mean, std = statistics(one, names)
         rows = one.end + np.arange(-shapes.length, shapes.horizon if kind == "known" else 0)
-        held = (columns[np.maximum(rows, 0)] - mean) / std
-        held = np.where((rows >= 0)[:, None] & np.isfinite(held), held, 0.0).astype(np.float32).T
+        scaled = (columns[np.maximum(rows, 0)] - mean) / std
+        held = np.where((rows >= 0)[:, None] & np.isfinite(scaled), scaled, 0.0).astype(np.float32).T
         found[kind] = np.broadcast_to(held, (len(one.channels), *held.shape)).copy()
     return found
 
