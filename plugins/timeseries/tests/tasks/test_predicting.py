@@ -212,6 +212,12 @@ def test_rows_without_a_value_are_those_to_forecast(wide: Path, tmp_path: Path) 
 def test_times_of_a_zone_and_parquet(wide: Path, tmp_path: Path) -> None:
     frame = table(200)
     plain, _ = rows_of(wide, written(frame, tmp_path / "plain.csv"))
+    local = frame.assign(
+        when=frame["when"].dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin").dt.tz_localize(None)
+    )
+    zoned, notes = rows_of(wide, written(local, tmp_path / "local.csv"), data__timezone="Europe/Berlin")
+    assert zoned["time"].tolist() == plain["time"].tolist()
+    assert "times are UTC; those of the file are local times of Europe/Berlin" in notes
     pytest.importorskip("pyarrow")
     frame.assign(when=frame["when"].dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")).to_parquet(
         tmp_path / "new.parquet"
@@ -230,6 +236,26 @@ def test_a_long_table_of_many_series(long: Path, tmp_path: Path) -> None:
         rows_of(long, path)
     own, _ = rows_of(long, path, scaling="own")
     assert own[own["series"] == "c"]["forecast"].between(150, 250).all()
+
+
+def test_a_file_of_the_archive(tmp_path: Path) -> None:
+    def archive(name: str, rows: int, frequency: str = "hourly") -> Path:
+        wave = 50 + 10 * np.sin(2 * np.pi * np.arange(rows) / 24)
+        values = ",".join(f"{value:.3f}" for value in wave)
+        lines = [f"@frequency {frequency}", "@attribute name string", "@attribute begin date", "@data"]
+        lines += [f"{one}:2024-02-01 00-00-00:{values}" for one in ("a", "b")]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return tmp_path / name
+
+    run = trained(tmp_path / "run", {"name": f"tsf:{archive('train.tsf', 400)}"})
+    found, _ = rows_of(run, archive("new.tsf", 100))
+    assert found.groupby("series").size().to_dict() == {"a": HORIZON, "b": HORIZON}
+    assert found["time"].iloc[0] == "2024-02-05 04:00:00"
+    np.testing.assert_allclose(
+        found["forecast"][:12], 50 + 10 * np.sin(2 * np.pi * np.arange(100, 112) / 24), atol=0.5
+    )
+    with pytest.raises(DataError, match="has a row every D, and the run was trained on rows every h"):
+        rows_of(run, archive("daily.tsf", 100, "daily"))
 
 
 def test_a_quantile_head_gives_its_own_intervals(tmp_path: Path) -> None:

@@ -14,15 +14,18 @@ from peftx_timeseries.config.predict import ForecastConfig
 from peftx_timeseries.data.long import read_long
 from peftx_timeseries.data.reading import read_table
 from peftx_timeseries.data.tables import Read, read_wide
+from peftx_timeseries.data.tsf import read_tsf, series_of
 from peftx_timeseries.series.frequency import parse_frequency
+from peftx_timeseries.series.series import Series
 
 if TYPE_CHECKING:
     from peftx_timeseries.tasks.forecasting import Forecasting
 
 __all__ = ["SUFFIXES", "read_new"]
 
-#: Endings of files that hold a table.
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
+#: Endings of files of the Monash archive, and of all files that hold series.
+_TSF = (".tsf", ".tsf.gz")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", *_TSF)
 
 
 def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read, list[str]]:
@@ -30,11 +33,47 @@ def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read
 
     The options are those of the run's own table, as far as its data set was one, unless others are asked for. A long
     table is one that has the columns of series and target, any other is wide, and of its columns those are looked at
-    that the run was trained on.
+    that the run was trained on. Files of the Monash archive say how they are to be read.
 
     Raises:
-        DataError: what `read_table`, `read_wide` and `read_long` raise, or the rows are of another frequency.
+        DataError: what `read_table`, `read_wide`, `read_long` and `read_tsf` raise, or the rows are of another
+            frequency.
     """
+    card = task.data.card
+    if path.name.lower().endswith(_TSF):
+        read = _archive(path, card, asked)
+    else:
+        read = _table(task, path, asked)
+    frequency = str(card.get("frequency", ""))
+    if frequency and read.frequency and not _same_step(frequency, read.frequency):
+        raise DataError(
+            f"{path.name} has a row every {read.frequency}, and the run was trained on rows every {frequency}: give a "
+            "table of that frequency"
+        )
+    notes: list[str] = []
+    if frequency and not read.frequency:
+        notes.append(f"the rows have no times, and are taken to be those of the run, every {frequency}")
+    zone = asked.data.timezone or dict(card.get("reading") or {}).get("timezone")
+    if zone and any(_has_clock(one) for one in read.series):
+        notes.append(f"times are UTC; those of the file are local times of {zone}, or have their own offset")
+    return read, notes
+
+
+def _has_clock(one: Series) -> bool:
+    """Whether its times are more than dates, which no zone moves."""
+    return one.times is not None and bool((one.times != one.times.astype("datetime64[D]")).any())
+
+
+def _archive(path: Path, card: Mapping[str, Any], asked: ForecastConfig) -> Read:
+    """The series of a file of the Monash archive, one channel each; of the run's frequency where it says none."""
+    header, series = read_tsf(path)
+    given = asked.data.frequency or header.frequency or str(card.get("frequency", ""))
+    frequency = parse_frequency(given) if given else None
+    found = series_of(header, series, frequency, path.name)
+    return Read(found, frequency.alias if frequency else "", int(card.get("period", 1)), ())
+
+
+def _table(task: Forecasting, path: Path, asked: ForecastConfig) -> Read:
     card = task.data.card
     table = read_table(path)
     columns = [str(column) for column in table.frame.columns]
@@ -43,20 +82,9 @@ def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read
         kind: tuple(name for name in card.get(kind, ()) if name in columns) for kind in ("known", "past")
     }
     ids, target = options.pop("id", "unique_id"), options.pop("target", "y")
-    notes: list[str] = []
     if {ids, target} <= set(columns):
-        read = read_long(table, LongConfig(path=path, id=ids, target=target, **options, **covariates))
-    else:
-        read = _wide(task, path, table, columns, options, covariates)
-    frequency = str(card.get("frequency", ""))
-    if frequency and read.frequency and not _same_step(frequency, read.frequency):
-        raise DataError(
-            f"{path.name} has a row every {read.frequency}, and the run was trained on rows every {frequency}: give a "
-            "table of that frequency"
-        )
-    if frequency and not read.frequency:
-        notes.append(f"the rows have no times, and are taken to be those of the run, every {frequency}")
-    return read, notes
+        return read_long(table, LongConfig(path=path, id=ids, target=target, **options, **covariates))
+    return _wide(task, path, table, columns, options, covariates)
 
 
 def _wide(
