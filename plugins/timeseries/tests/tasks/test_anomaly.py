@@ -101,6 +101,17 @@ def test_the_threshold_is_the_percentile_that_was_asked_for(make: Callable[..., 
             assert found["f1_adjusted"] >= found["f1"]
 
 
+def test_rows_that_are_trained_and_validated_on_count_once(data: Dataset, make: Callable[..., Any]) -> None:
+    val = data.splits["val"][0]
+    held = dataclasses.replace(data, splits={**data.splits, "train": SeriesSplit([val.rows(0, val.end)])})
+    assert len(make(held).reference(ZERO, 64)) == val.end
+    assert len(make().reference(ZERO, 64)) == val.end
+    without = dataclasses.replace(data, splits={name: data.splits[name] for name in ("train", "test")})
+    assert len(make(without).reference(ZERO, 64)) == val.begin
+    with pytest.raises(ConfigError, match=r"no validation rows .*--task\.threshold train_val"):
+        make(without, threshold="val").reference(ZERO, 64)
+
+
 def test_a_threshold_that_looked_at_the_test_set_is_told(make: Callable[..., AnomalyDetection]) -> None:
     for options, said in (({}, False), ({"threshold": "train_test"}, True)):
         task = make(**options)

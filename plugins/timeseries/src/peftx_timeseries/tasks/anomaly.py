@@ -31,7 +31,7 @@ __all__ = ["AnomalyDetection", "BlockBatches"]
 
 _REFERENCE = {"train_val": ("train", "val"), "val": ("val",), "train_test": ("train", "val")}
 #: Options of a host that say how a channel is cut into patches, of which there are none here.
-_OF_FORECASTS = ("patch", "stride", "residual")
+_OF_FORECASTS = ("patch", "stride", "residual", "share")
 
 
 class AnomalyDetection(Task):
@@ -226,13 +226,26 @@ class AnomalyDetection(Task):
         device: torch.device | str = "cpu",
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> NDArray[np.float64]:
-        """Scores of the rows that the threshold is a percentile of, apart from test rows; each row once."""
+        """Scores of the rows that the threshold is a percentile of, apart from test rows; each row once.
+
+        Raises:
+            ConfigError: they are to be validation rows, and there are none.
+        """
+        asked = _REFERENCE[self.config.threshold]
+        splits = [split for split in asked if split in self.data.splits]
+        if not splits:
+            raise ConfigError(
+                f"{self.data.name} has no validation rows to make a threshold of: take --task.threshold train_val"
+            )
+        train = self.data.splits["train"]
+        # trained on and validated on, as in TSLib: these rows are there already
+        if splits == ["train", "val"] and _inside(self.data.splits["val"], train):
+            splits = ["train"]
         found = []
-        for split in _REFERENCE[self.config.threshold]:
-            if split in self.data.splits:
-                scores = RowScores()
-                self._run(model, self.blocks(split, scoring=True), batch_size, scores, device, autocast, None)
-                found.append(scores.compute()[1])
+        for split in splits:
+            scores = RowScores()
+            self._run(model, self.blocks(split, scoring=True), batch_size, scores, device, autocast, None)
+            found.append(scores.compute()[1])
         return np.concatenate(found)
 
     def calibrate(
@@ -300,6 +313,19 @@ class AnomalyDetection(Task):
 
     def _kinds(self) -> tuple[str, ...]:
         return tuple(str(kind) for kind in self.data.card.get("kinds", ()))
+
+
+def _inside(one: Any, other: Any) -> bool:
+    """Whether all rows of a split are rows of another one."""
+    return (
+        isinstance(one, SeriesSplit)
+        and isinstance(other, SeriesSplit)
+        and len(one) == len(other)
+        and all(
+            a.values is b.values and b.begin <= a.begin and a.end <= b.end
+            for a, b in zip(one.series, other.series, strict=True)
+        )
+    )
 
 
 class BlockBatches:
