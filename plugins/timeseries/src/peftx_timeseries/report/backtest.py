@@ -105,7 +105,7 @@ def _strip(one: Table) -> Html | None:
         "",
         origins=origins,
         class_="plot",
-        style="min-width:820px",
+        style="min-width:1000px",
     )
     if drawn is None:
         return None

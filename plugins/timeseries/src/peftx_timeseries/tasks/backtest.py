@@ -93,6 +93,8 @@ def _strip(
     span = int(windows.start[own[-1]] - windows.start[own[0]]) + horizon
     held = own[chosen_windows(len(own), max(1, min(origins, span // horizon)))]
     made, _ = forecast_windows(task, model, split, held * channels + channel, device, autocast)
+    if made.ndim == 3:
+        made = np.sort(made, -1)  # as in a forecast of a new table
     mean, std = (float(part[channel]) for part in task.statistics(one))
     level, low, high = _bounds(task, made, windows.channels[channel])
     point = made if made.ndim == 2 else made[..., task.config.quantiles.index(0.5)]
