@@ -32,9 +32,17 @@ class HostConfig(BaseModel):
         ge=1,
         description="rows between two patches (default: 8, and 1 in short-term forecasting)",
     )
-    residual: Literal["none", "linear"] = Field(
+    residual: Literal["none", "linear", "average"] = Field(
         default="none",
-        description="linear: the model only corrects the closed-form linear forecast, which it starts as",
+        description="linear: the model only corrects the closed-form linear forecast, which it starts as; average: it "
+        "is trained alone, and its forecasts are averaged with the closed form's",
+    )
+    share: float = Field(
+        default=0.3,
+        gt=0,
+        lt=1,
+        description="weight of the model's forecast in the average with the closed form (0.3 was best on validation of "
+        "ETTh1)",
     )
     projection_seed: int = Field(
         default=0,

@@ -14,6 +14,13 @@ Covariates, where there are some, are added in two places, both zero at the star
 so that the trunk sees what was known and has happened, and each row what is known of it. These are C p D + C_k H values
 (with the linear forecast as a start also those of U, see `peftx_timeseries.models.covariates`).
 
+Beside a linear forecast of its own (`residual`) the trunk either corrects it, or is averaged with it:
+
+    correct      y = trunk + line                       both trained together, W_out and b_out start at zero
+    average      y = share * trunk + (1 - share) * line; a loss looks at the trunk `alone`, and the line stays
+
+What two forecasts get wrong apart from each other an average loses, while a correction learns the training months.
+
 T. Zhou et al., "One Fits All: Power General Time Series Analysis by Pretrained LM", NeurIPS 2023, arXiv:2302.11939; the
 normalisation is that of T. Kim et al. (RevIN, ICLR 2022) without its trained part.
 """
@@ -87,6 +94,7 @@ class Forecaster(nn.Module):
         quantiles: values for each row, Q; 0 for a point forecast without a last dimension.
         linear: start as a linear forecast of its own (`residual`), whose values somebody has to set; the head behind
             the trunk starts at zero.
+        share: with `linear`, average instead: the trunk's weight beside the line, between 0 and 1.
         known, past: covariates known ahead of time, and only as they happen, C_k and C_p; they come standardised, 0
             where one is missing.
         covariate_rows: with `linear`, rows of the covariates that it looks at.
@@ -108,13 +116,19 @@ class Forecaster(nn.Module):
         stride: int = 8,
         quantiles: int = 0,
         linear: bool = False,
+        share: float | None = None,
         known: int = 0,
         past: int = 0,
         covariate_rows: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.known, self.past = known, past
+        if share is not None and (known or past or quantiles):
+            raise ConfigError(
+                "--model.residual average averages point forecasts without covariates: leave out --task.quantiles, and "
+                "take --task.covariates none"
+            )
+        self.known, self.past, self.share = known, past, share
         self.length, self.horizon, self.quantiles = length, horizon, quantiles
         self.patch, self.stride = patch, stride
         self.patches = patches_of(length, patch, stride)
@@ -128,6 +142,7 @@ class Forecaster(nn.Module):
         if self.residual is not None:
             nn.init.zeros_(self.residual.weight)
             nn.init.zeros_(self.residual.bias)
+        if linear and share is None:
             nn.init.zeros_(self.out_layer.weight)
             nn.init.zeros_(self.out_layer.bias)
         # zero, and so without a seed: it starts as the forecaster that knows no covariates, to the last bit
@@ -145,15 +160,19 @@ class Forecaster(nn.Module):
         seen: Tensor | None = None,
         known: Tensor | None = None,
         past: Tensor | None = None,
+        *,
+        alone: bool = False,
     ) -> Tensor:
         """Forecast from windows x (B, L) without missing values; `seen` (B, L) is 0 where one was filled in.
+
+        `alone`: the trunk's own forecast, where it is averaged with a line.
 
         `known` (B, C_k, L + H) and `past` (B, C_p, L) are the covariates that it was made for.
 
         Raises:
             ModelError: they are not there, or others.
         """
-        y = self._forecast(x, seen, self._tokens(known, past))
+        y = self._forecast(x, seen, self._tokens(known, past), alone)
         if self.covariate_out is None:
             return y
         with torch.autocast(x.device.type, enabled=False):  # a part of the closed form, as `residual` is
@@ -173,7 +192,7 @@ class Forecaster(nn.Module):
         padded = F.pad(both(known, past, self.length), (0, self.stride), mode="replicate")
         return self.covariate_in(padded.unfold(2, self.patch, self.stride).transpose(1, 2).flatten(2))
 
-    def _forecast(self, x: Tensor, seen: Tensor | None, more: Tensor | None) -> Tensor:
+    def _forecast(self, x: Tensor, seen: Tensor | None, more: Tensor | None, alone: bool) -> Tensor:
         z, mean, std = normalise(x, seen)
         padded = F.pad(z[:, None], (0, self.stride), mode="replicate")[:, 0]
         tokens = self.in_layer(padded.unfold(1, self.patch, self.stride))
@@ -182,10 +201,12 @@ class Forecaster(nn.Module):
         if self.quantiles:
             y = y.view(len(x), self.horizon, self.quantiles)
             mean, std = mean[..., None], std[..., None]
-        if self.residual is None:
+        if self.residual is None or (alone and self.share is not None):
             return y * std + mean
         last = x[:, -1:]
         # next to nothing to compute, and what everything else only corrects: exact whatever the trunk's precision is
         with torch.autocast(x.device.type, enabled=False):
             line = self.residual(x[:, :-1] - last) + last
+        if self.share is not None:
+            return self.share * (y * std + mean) + (1 - self.share) * line
         return y * std + (line[..., None] if self.quantiles else line)

@@ -109,7 +109,9 @@ class Classification(Task):
         """
         options, shapes = self.model.options, self.sample_shapes
         if options.get("residual", "none") != "none":
-            raise ConfigError("--model.residual linear corrects a forecast, and a classification has none")
+            raise ConfigError(
+                f"--model.residual {options['residual']} is for a forecast, and a classification has none"
+            )
         patch = int(options.get("patch") or min(self.patching[0], shapes.length))
         stride = int(options.get("stride") or min(self.patching[1], patch))
         if patch > shapes.length:

@@ -158,7 +158,8 @@ class Forecasting(Task):
                 f"an input of {self.shapes.length} rows makes {patches} patches, and {self.model.name} has "
                 f"{trunk.positions} positions: take a longer --model.stride or a shorter --task.input-length"
             )
-        linear = options.get("residual") == "linear"
+        residual = str(options.get("residual", "none"))
+        share = float(options.get("share", HostConfig().share)) if residual == "average" else None
         model = Forecaster(
             trunk,
             length=self.shapes.length,
@@ -166,7 +167,8 @@ class Forecasting(Task):
             patch=patch,
             stride=stride,
             quantiles=len(self.config.quantiles),
-            linear=linear,
+            linear=residual != "none",
+            share=share,
             known=len(self.shapes.known),
             past=len(self.shapes.past),
             covariate_rows=self.shapes.covariate_rows,
@@ -179,7 +181,7 @@ class Forecasting(Task):
             "pretrained": bool(options.get("pretrained", True)),
             "patches": model.patches,
             "patch": f"{patch} rows, {stride} apart",
-            "residual": "linear" if linear else "none",
+            "residual": residual if share is None else f"average, share {share:g}",
             "parameters": sum(p.numel() for p in model.parameters()),
         }
         return model
@@ -229,8 +231,17 @@ class Forecasting(Task):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, H) or (B, H, Q)
         """Return the forecast, standardised."""
+        return self._forward(model, batch)
+
+    def trained_forecast(self, model: nn.Module, batch: Batch) -> Tensor:  # (B, H) or (B, H, Q)
+        """Return what a loss looks at: the forecast, or the trunk's own where it is averaged with a line."""
+        return self._forward(model, batch, alone=True)
+
+    @staticmethod
+    def _forward(model: nn.Module, batch: Batch, alone: bool = False) -> Tensor:
         if isinstance(model, Forecaster):
-            return model(batch["x"], **{name: batch[name] for name in Forecaster.reads if name in batch})
+            given = {name: batch[name] for name in Forecaster.reads if name in batch}
+            return model(batch["x"], **given, alone=alone)
         # a row to compare with may be told more of a series than its window
         return model(batch["x"], *(batch[name] for name in getattr(model, "reads", ())))
 
@@ -305,7 +316,7 @@ class Forecasting(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean squared or absolute error, or the pinball loss of quantiles, over the observed values."""
-        forecast = self.forward(model, batch).float()
+        forecast = self.trained_forecast(model, batch).float()
         if forecast.dim() == 3:
             levels = torch.tensor(self.config.quantiles, device=forecast.device)
             return pinball_loss(forecast, batch["y"], levels)

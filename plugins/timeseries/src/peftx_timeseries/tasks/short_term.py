@@ -192,7 +192,7 @@ class ShortTerm(Forecasting):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the symmetric percentage error in the units of the series, the mean squared or absolute error of
         standardised values, or the pinball loss of quantiles, over the observed values."""
-        forecast = self.forward(model, batch).float()
+        forecast = self.trained_forecast(model, batch).float()
         if forecast.dim() == 3:
             levels = torch.tensor(self.config.quantiles, device=forecast.device)
             return pinball_loss(forecast, batch["y"], levels)
