@@ -106,7 +106,7 @@ def gap_to_reference(record: Mapping[str, Any], row: Mapping[str, Any]) -> float
     name, primary = record.get("reference"), record["primary"]
     if not name or row.get("method") == name:
         return None
-    other = next((one for one in record["rows"] if one.get("method") == name), {})
+    other: Mapping[str, Any] = next((one for one in record["rows"] if one.get("method") == name), {})
     values = [one.get("metrics", {}).get("test", {}).get(primary) for one in (row, other)]
     return None if None in values else float(values[0]) - float(values[1])
 
