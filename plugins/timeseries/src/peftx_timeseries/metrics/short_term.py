@@ -64,7 +64,8 @@ class ShortTermMeter:
         target = torch.where(seen, batch["y"].double() * std + mean, 0.0)
         count = seen.sum(1)
         scale = batch["scale"].double()
-        smape, mase = [], []
+        smape: list[Tensor] = []
+        mase: list[Tensor] = []
         for values in (point, batch["naive2"]):
             forecast = values.double() * std + mean
             errors = relative_errors(forecast, target) * seen
