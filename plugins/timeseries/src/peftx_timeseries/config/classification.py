@@ -112,5 +112,7 @@ class RocketConfig(_RowConfig):
         default=1000, ge=1, le=100_000, description="random convolutions, each of which gives two features"
     )
     normalise: bool = Field(
-        default=True, description="standardise each channel of each sample by itself before the convolutions"
+        default=False,
+        description="standardise each channel of each sample by itself before the convolutions, whatever the task's "
+        "scaling",
     )

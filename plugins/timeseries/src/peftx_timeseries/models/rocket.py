@@ -39,7 +39,7 @@ class Rocket(nn.Module):
     form: Tensor
 
     def __init__(
-        self, channels: int, length: int, classes: int, kernels: int = 1000, normalise: bool = True
+        self, channels: int, length: int, classes: int, kernels: int = 1000, normalise: bool = False
     ) -> None:
         super().__init__()
         weight, bias, form = draw_kernels(kernels, channels, length)
