@@ -1,8 +1,8 @@
 """timeseries/ett: ETTh1 and ETTh2 at four horizons, on a pretrained host that two cores can train.
 
 Protocol: TSLib's borders, standardised by the training months, an input of 336 rows, every window of the test months.
-The host is the first two blocks of MiniLM-L6 over patches of one day: 15 tokens. Each epoch draws an eighth of the
-training windows anew, and the epoch is chosen on every fourth validation window; the closed form sees all windows.
+The host is the first two blocks of MiniLM-L6 over patches of two days: 8 tokens. Each epoch draws an eighth of the
+training windows anew, and the epoch is chosen on every eighth validation window; the closed form sees all windows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from peftx.config.suite import Published, Suite
 __all__ = ["ETT", "HORIZONS", "HOST"]
 
 HORIZONS = (96, 192, 336, 720)
-#: One patch a day, and one token a patch.
-HOST = {"name": "timeseries.minilm", "blocks": 2, "patch": 24, "stride": 24}
+#: Two days a patch, and a patch a token.
+HOST = {"name": "timeseries.minilm", "blocks": 2, "patch": 48, "stride": 48}
 _SETS = ("etth1", "etth2")
 #: Test MSE at the four horizons, as the benchmark file of LTSF-Linear prints it (input of 336 rows).
 _LTSF = {
@@ -27,8 +27,8 @@ ETT = Suite(
     task="timeseries.forecasting",
     about=(
         "ETTh1 and ETTh2 from the last 336 hours, at four horizons; every test window is scored, standardised by the "
-        "training months. Host: two blocks of MiniLM-L6 over patches of a day. Each epoch draws 7,168 windows of one "
-        "channel, and the epoch is chosen on every fourth validation window; the closed form is fitted to all windows."
+        "training months. Host: two blocks of MiniLM-L6 over patches of two days. Each epoch draws 7,168 windows of one "
+        "channel, and the epoch is chosen on every eighth validation window; the closed form is fitted to all windows."
     ),
     data=tuple(
         {"name": f"timeseries.{name}", "task": {"horizon": horizon}} for name in _SETS for horizon in HORIZONS
@@ -46,9 +46,9 @@ ETT = Suite(
         "timeseries.nlinear",
     ),
     seeds=3,
-    task_options={"input_length": 336, "epoch_samples": 7168, "val_stride": 4},
+    task_options={"input_length": 336, "epoch_samples": 7168, "val_stride": 8},
     train={"eval_batch_size": 1024},
-    rates=(3e-4, 1e-3, 3e-3, 1e-2),
+    rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     published=tuple(
         Published(
             method=method,

@@ -18,7 +18,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
 
 
 #: Where an epoch is some windows drawn anew: short ones, which a small network wants many of.
-_DRAWN: dict[str, Any] = {"epochs": 4}
+_DRAWN: dict[str, Any] = {"epochs": 8}
 _DRAWN_RECIPES: dict[str, dict[str, Any]] = {
     "timeseries.dlinear": {"epochs": 40, "patience": 10},
     "timeseries.nlinear": {"epochs": 40, "patience": 10},
