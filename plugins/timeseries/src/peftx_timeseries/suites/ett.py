@@ -27,8 +27,8 @@ ETT = Suite(
     task="timeseries.forecasting",
     about=(
         "ETTh1 and ETTh2 from the last 336 hours, at four horizons; every test window is scored, standardised by the "
-        "training months. Host: two blocks of MiniLM-L6 over patches of two days. Each epoch draws 7,168 windows of one "
-        "channel, and the epoch is chosen on every eighth validation window; the closed form is fitted to all windows."
+        "training months. Host: two blocks of MiniLM-L6 over patches of two days. Each epoch draws 7,168 windows of "
+        "one channel, and the epoch is chosen on every eighth validation window; the closed form is fitted to all."
     ),
     data=tuple(
         {"name": f"timeseries.{name}", "task": {"horizon": horizon}} for name in _SETS for horizon in HORIZONS
