@@ -49,7 +49,7 @@ class SampleSplit(Split[tuple["Values", int]]):
 
         return np.array([len(one) for one in self.values], dtype=np.int64)
 
-    def select(self, indices: Sequence[int]) -> SampleSplit:
+    def select(self, indices: Sequence[int] | Indices) -> SampleSplit:
         """Some of the samples."""
         picked = [int(index) for index in indices]
         return SampleSplit([self.values[index] for index in picked], self._labels[picked])

@@ -170,10 +170,9 @@ class Classification(Task):
                     "least two"
                 )
         longest = self.sample_shapes.length
-        cut = sum(
-            int((self.data.splits[split].lengths > longest).sum())  # type: ignore[attr-defined]
-            for split in splits
-        )
+        cut = 0
+        for split in splits:
+            cut += int((_labelled(self.data.splits[split], self.data.name).lengths > longest).sum())
         if cut:
             self.notes.append(f"{cut:,} samples of more than {longest:,} steps are cut at their end")
 
