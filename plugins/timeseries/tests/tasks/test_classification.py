@@ -98,7 +98,11 @@ def test_longer_samples_are_cut_and_that_is_told() -> None:
             {},
             "samples of 32 steps are shorter than a patch of 40: take a shorter --model.patch",
         ),
-        ({"residual": "linear"}, {}, "--model.residual linear is for a forecast, and a classification has none"),
+        (
+            {"residual": "linear"},
+            {},
+            "--model.residual linear is for a forecast, and a classification has none",
+        ),
         (
             {"patch": 1, "stride": 1},
             {"length": 2000},

@@ -395,7 +395,7 @@ def series_of(split: Any) -> SeriesSplit:
     """
     if not isinstance(split, SeriesSplit):
         raise DataError(
-            "these samples are no time series to forecast: take another data set of the time-series pack, or, for samples "
-            "with classes, the task timeseries.classification"
+            "these samples are no time series to forecast: take another data set of the time-series pack, or, for "
+            "samples with classes, the task timeseries.classification"
         )
     return split
