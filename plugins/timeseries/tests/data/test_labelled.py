@@ -122,6 +122,7 @@ def test_missing_values_become_the_last_before_or_zero(tmp_path: Path, ctx: Data
     assert values[0, 0] == values[1, 0] == pytest.approx(TRAIN[2, 0])  # at the start: the first after it
     assert values[6, 1] == values[7, 1] == pytest.approx(TRAIN[5, 1])
     data = load(LabelledConfig(path=folder, missing="zero"), ctx)
+    assert data.card["missing"] == "zero"  # for whoever reads a new table
     assert data.splits["train"][0].values[[0, 1, 6, 7], [0, 0, 1, 1]].tolist() == [0.0] * 4
     assert "4 missing values became 0" in data.card["note"]
 
@@ -217,6 +218,13 @@ def objects(folder: Path) -> None:
             r"line 1 holds a cell that is no number",
         ),
         ("machines", lambda f: (f / "train" / "machine-1-2.txt").write_text(""), r"is empty"),
+        (
+            "swat",
+            lambda f: (f / "swat2.csv").write_text(
+                (f / "swat2.csv").read_text().replace("FIT101,LIT101", " LIT101,FIT101")
+            ),
+            r"swat2\.csv has the columns of swat_train2\.csv in another order \(such as 'LIT101'\)",
+        ),
         (
             "swat",
             lambda f: (f / "swat_train2.csv").write_text((f / "swat2.csv").read_text()),

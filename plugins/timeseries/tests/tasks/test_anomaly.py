@@ -16,7 +16,7 @@ from torch import nn
 
 from peftx.config.run import RunConfig
 from peftx.data.contract import DataContext, Dataset
-from peftx.errors import ConfigError, DataError
+from peftx.errors import ConfigError, DataError, ModelError
 from peftx.evaluation import evaluate
 from peftx.plugins.manager import get_registry
 from peftx.runs import execute
@@ -254,6 +254,13 @@ def test_a_new_table_with_gaps_or_without_a_threshold_is_scored_and_told(
     assert found["threshold"] is None and {row["anomaly"] for row in found["rows"]} == {None}
     assert any("3 missing values" in note for note in found["notes"])
     assert any("kept no threshold" in note for note in found["notes"])
+    # as in the data that the run was trained on
+    held = dataclasses.replace(task.data, card=dict(task.data.card) | {"missing": "zero"})
+    (zeros,) = make(held).predict(ZERO, [tmp_path / "new.csv"])
+    frame.fillna(0.0).to_csv(tmp_path / "filled.csv", index=False)
+    (wanted,) = task.predict(ZERO, [tmp_path / "filled.csv"])
+    assert zeros["rows"] == wanted["rows"] != found["rows"]
+    assert zeros["notes"][0] == "3 missing values of new.csv became 0"
 
 
 def test_a_new_table_that_does_not_fit_is_one_sentence(
@@ -264,8 +271,14 @@ def test_a_new_table_that_does_not_fit_is_one_sentence(
     with pytest.raises(DataError, match=r"has no column 'sensor3', which the run was trained on"):
         task.predict(ZERO, [path])
     table(task, 20).to_csv(path, index=False)
-    with pytest.raises(DataError, match=r"new has 20 given rows, fewer than a window of 50"):
+    with pytest.raises(DataError, match=r"20 given rows, fewer than a window of 50: give more of them$"):
         task.predict(ZERO, [path])
+
+
+def test_a_model_that_is_no_host_is_refused_in_one_sentence(make: Callable[..., AnomalyDetection]) -> None:
+    other = ModelSource("mine.other", {}, lambda outputs: nn.Linear(3, 3))
+    with pytest.raises(ModelError, match=r"^mine\.other is a Linear and no host: take one of"):
+        make(model=other).build_model()
 
 
 def test_several_machines_are_standardised_apart(data: Dataset, make: Callable[..., Any]) -> None:

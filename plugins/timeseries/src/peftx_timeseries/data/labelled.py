@@ -55,6 +55,7 @@ def load(config: LabelledConfig, ctx: DataContext) -> Dataset:
         licence="the files' own",
         note="; ".join((f"read as {LAYOUTS[layout]}", *notes)),
         ratio=RATIOS.get(folder.name.lower()),
+        missing=config.missing,
         verified=False,
     )
 
@@ -70,10 +71,12 @@ def labelled_dataset(
     train_on_val: bool = False,
     ratio: float | None = None,
     kinds: tuple[str, ...] = (),
+    missing: str = "",
     synthetic: bool = False,
     verified: bool = True,
 ) -> Dataset:
-    """The data set of pairs of normal and labelled rows; its card says, besides the usual, `ratio` and `kinds`.
+    """The data set of pairs of normal and labelled rows; its card says, besides the usual, `ratio`, `kinds`, and
+    `missing`, what missing values became, where these are given.
 
     Raises:
         DataError: a series has too few training rows to split, or what `make_dataset` raises.
@@ -101,7 +104,8 @@ def labelled_dataset(
         synthetic=synthetic,
         verified=verified,
     )
-    card = dict(found.card) | ({"ratio": ratio} if ratio else {}) | ({"kinds": list(kinds)} if kinds else {})
+    said = {"ratio": ratio, "kinds": list(kinds), "missing": missing}
+    card = dict(found.card) | {name: value for name, value in said.items() if value}
     held = {split: one for split, one in found.splits.items() if isinstance(one, SeriesSplit)}
     return dataclasses.replace(found, card=card, fingerprint=with_labels(found.fingerprint, held))
 

@@ -231,6 +231,12 @@ def _swat(folder: Path) -> list[Pair]:
     for table, own in zip((train, test), columns, strict=True):
         if len(own) < 2:
             raise DataError(f"{table.what} has one column, and needs channels and, as the last, labels")
+    first, second = ([name.strip() for name in own[:-1]] for own in columns)
+    if first != second and sorted(first) == sorted(second):
+        odd = next(name for name, other in zip(second, first, strict=True) if name != other)
+        raise DataError(
+            f"{test.what} has the columns of {train.what} in another order (such as {odd!r}): both need the same"
+        )
     normal = _labels(train, columns[0][-1])
     if normal.any():
         raise DataError(

@@ -54,9 +54,9 @@ class Blocks:
         for number, one in enumerate(split.series):
             count = len(one)
             if count < length:
+                advice = "take a shorter --task.length" if what else "give more of them"
                 raise DataError(
-                    f"{one.name} has {count:,} {what or 'given'} rows, fewer than a window of {length}: take a shorter "
-                    "--task.length"
+                    f"{one.name} has {count:,} {what or 'given'} rows, fewer than a window of {length}: {advice}"
                 )
             mean, std = statistics(one)
             rows = ((one.values[one.begin : one.end] - mean) / std).astype(np.float32)

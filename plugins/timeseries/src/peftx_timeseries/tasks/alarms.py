@@ -29,11 +29,12 @@ def alarms(
     task: AnomalyDetection, model: nn.Module, paths: Sequence[Path], device: torch.device | str
 ) -> list[dict[str, Any]]:
     """Return for every file its rows: ``row`` from 1, ``time`` where a first column of times is there, ``score``, and
-    ``anomaly``, whether the score is above ``threshold``, which `AnomalyDetection.calibrate` found on training and
-    validation rows; null where the run kept none.
+    ``anomaly``, whether the score is above ``threshold``, which `AnomalyDetection.calibrate` found; null where the run
+    kept none.
 
-    A file is a table with a column for each channel of the run, others are passed over; missing values become the last
-    one before them. Where a run was trained on several machines, the file's name says which it is of.
+    A file is a table with a column for each channel of the run, others are passed over; missing values become what
+    those of the run's data did, the last one before them or 0. Where a run was trained on several machines, the file's
+    name says which it is of.
 
     Raises:
         DataError: a file cannot be read, lacks a channel, has fewer rows than a window, or is of an unknown machine.
@@ -53,7 +54,8 @@ def _of_file(
             f"{', '.join(task.channels[:8])}{', ...' if len(task.channels) > 8 else ''}"
         )
     values = np.column_stack([numbers(table, channel) for channel in task.channels])
-    values, gaps = filled(values, task.channels, path.name, "given")
+    zero = task.data.card.get("missing") == "zero"
+    values, gaps = filled(values, task.channels, path.name, "given", zero=zero)
     scores = task.scores_of(model, Series(path.name.split(".")[0], values, task.channels), device)
     held = task.calibration.get("threshold")
     threshold = float(held) if isinstance(held, int | float) else None
@@ -67,7 +69,7 @@ def _of_file(
     ]
     notes = []
     if gaps:
-        notes.append(f"{gaps:,} missing values of {path.name} became the last value before")
+        notes.append(f"{gaps:,} missing values of {path.name} became {'0' if zero else 'the last value before'}")
     if threshold is None:
         notes.append(
             "the run kept no threshold, so there are scores and no alarms: score it again with `peftx eval`"

@@ -18,7 +18,7 @@ from peftx.tasks import Batch, ModelSource, Scores, Task
 from peftx_timeseries.config.anomaly import AnomalyConfig
 from peftx_timeseries.config.models import HostConfig
 from peftx_timeseries.metrics.anomaly import AnomalyMeter, RowScores
-from peftx_timeseries.models.hosts import Trunk, load_trunk
+from peftx_timeseries.models.hosts import trunk_of
 from peftx_timeseries.models.reconstructor import Reconstructor
 from peftx_timeseries.series.blocks import Blocks
 from peftx_timeseries.series.marked import demand_marked
@@ -113,9 +113,9 @@ class AnomalyDetection(Task):
         """Return the host as a reconstructor.
 
         Raises:
-            ModelError: the host cannot be had. ConfigError: a row has more channels than a token has places, a window
-            more rows than the host has positions, or
-                the host was given options of forecasts.
+            ModelError: the host cannot be had.
+            ConfigError: a row has more channels than a token has places, a window more rows than the host has
+                positions, or the host was given options of forecasts.
         """
         options = self.model.options
         unasked = HostConfig()
@@ -124,14 +124,7 @@ class AnomalyDetection(Task):
                 raise ConfigError(
                     f"--model.{name} is about forecasts: here a row of all channels is a token; leave it out"
                 )
-        if self.model.build is not None:
-            trunk = self.model.build(None)
-        else:
-            host = HostConfig(**options)
-            trunk = load_trunk(
-                self.model.name, blocks=host.blocks, pretrained=host.pretrained, offline=self.ctx.offline
-            )
-        assert isinstance(trunk, Trunk)
+        trunk = trunk_of(self.model, offline=self.ctx.offline)
         if trunk.positions and self.config.length > trunk.positions:
             raise ConfigError(
                 f"a window of {self.config.length} rows is as many tokens, and {self.model.name} has {trunk.positions} "
@@ -256,7 +249,8 @@ class AnomalyDetection(Task):
         device: torch.device | str = "cpu",
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> dict[str, Any]:
-        """The threshold for new files: that of training and validation rows, whatever the test score took."""
+        """The threshold for new files: that of the validation rows, and of the training rows unless ``threshold val``
+        leaves them out; never of test rows."""
         scores = self.reference(model, 256, device=device, autocast=autocast)
         return {
             "threshold": float(np.percentile(scores, 100 - self.ratio)),
