@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 import peftx
 from peftx import artifacts
@@ -14,6 +15,7 @@ from peftx.errors import ConfigError
 from peftx.tasks import ModelSource
 from peftx_timeseries.config.data import WavesConfig
 from peftx_timeseries.config.methods import LeastSquaresConfig
+from peftx_timeseries.config.models import HostConfig
 from peftx_timeseries.config.tasks import ForecastingConfig
 from peftx_timeseries.data.waves import load
 from peftx_timeseries.methods.linear import LeastSquares
@@ -82,6 +84,15 @@ def test_training_leaves_the_line_and_a_file_brings_it(tmp_path: Path, method: s
     x = next(iter(made.batches("val", 16)))["x"]
     with torch.no_grad():
         assert torch.equal(other.eval()(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("residual", ["none", "linear"])
+def test_a_share_of_no_average_is_refused(residual: str) -> None:
+    with pytest.raises(ValidationError, match=r"share 0\.5 is a weight in the average.*residual average"):
+        HostConfig.model_validate({"share": 0.5, "residual": residual})
+    for options in ({"residual": residual}, {"residual": "average", "share": 0.5}):
+        held = HostConfig.model_validate(options)
+        assert HostConfig.model_validate_json(held.model_dump_json()) == held
 
 
 def test_the_card_says_so_and_quantiles_are_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,12 +25,13 @@ class HostConfig(BaseModel):
     patch: int | None = Field(
         default=None,
         ge=1,
-        description="rows of a patch, which becomes a token (default: 16, and 1 in short-term forecasting)",
+        description="rows of a patch, which becomes a token (default: 16; 1 in short-term forecasting, 8 in "
+        "classification)",
     )
     stride: int | None = Field(
         default=None,
         ge=1,
-        description="rows between two patches (default: 8, and 1 in short-term forecasting)",
+        description="rows between two patches (default: 8; 1 in short-term forecasting, 4 in classification)",
     )
     residual: Literal["none", "linear", "average"] = Field(
         default="none",
@@ -50,6 +51,15 @@ class HostConfig(BaseModel):
         description="seed of the random projections in front of and behind the language model; apart from the "
         "run's, so that an adapter that leaves them frozen can be loaded anywhere",
     )
+
+    @model_validator(mode="after")
+    def _share_of_an_average(self) -> Self:
+        # the default is in every configuration that was written down
+        if self.residual != "average" and self.share != type(self).model_fields["share"].default:
+            raise ValueError(
+                f"share {self.share:g} is a weight in the average with the closed form: it goes with residual average"
+            )
+        return self
 
 
 class RandomConfig(HostConfig):
