@@ -72,6 +72,15 @@ def test_kernels_are_as_the_paper_draws_them() -> None:
     assert weight.shape == (5, 1, 4) and (form[:, :2] == torch.tensor([4, 1])).all()
 
 
+def test_kernels_that_were_loaded_are_the_ones_that_are_used() -> None:
+    model, x = rocket(), torch.randn(2, 3, 30)
+    torch.manual_seed(1)
+    other = Rocket(3, 30, 4, 40)
+    assert not torch.equal(other.form, model.form)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.features(x), model.features(x))
+
+
 def test_the_same_kernels_for_the_same_generator() -> None:
     first, second = rocket().state_dict(), rocket().state_dict()
     assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,10 @@ def test_new_files_are_answered_sample_by_sample(tmp_path: Path) -> None:
     assert row["top"].startswith(f"{row['class']} {row['probability']:.3f}, ") and "stated" not in row
     assert second["samples"][0]["stated"] == "theirs"
     assert second["notes"] == ["b.ts: 1 samples of more than 32 steps were cut at their end"]
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "a.ts.gz").write_bytes(gzip.compress((tmp_path / "a.ts").read_bytes()))
+    (packed,) = predict_run(folder, [tmp_path / "packed"], top=2, registry=get_registry())
+    assert packed["samples"] == first["samples"]
     write(tmp_path / "c.ts", [samples[0][:, :2]])
     for name, said in {
         "c.ts": "c.ts has 2 dimensions, and the run was trained on 3",

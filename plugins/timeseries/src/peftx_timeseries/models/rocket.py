@@ -47,10 +47,6 @@ class Rocket(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.register_buffer("form", form)
-        #: kernels that can be convolved together, by (weights, dilation, padding)
-        self._groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-        for number, (size, dilation, padding) in enumerate(form.tolist()):
-            self._groups[size, dilation, padding].append(number)
         self.classifier = nn.Linear(2 * kernels, classes)
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
@@ -69,7 +65,7 @@ class Rocket(nn.Module):
             x = _normalised(x, seen)
         ends = seen.sum(1).long()
         found = x.new_zeros(len(x), 2, len(self.bias))
-        for (size, dilation, padding), numbers in self._groups.items():
+        for (size, dilation, padding), numbers in self._groups().items():
             kernel = self.weight[numbers, :, :size]
             reach = (size - 1) * dilation
             if x.shape[2] + 2 * padding <= reach:
@@ -82,6 +78,14 @@ class Rocket(nn.Module):
             found[:, 0, numbers] = torch.where(count[:, None] > 0, most, 0.0)
             found[:, 1, numbers] = share.to(x.dtype)
         return found.flatten(1)
+
+    def _groups(self) -> dict[tuple[int, int, int], list[int]]:
+        """Kernels that can be convolved together, by (weights, dilation, padding); of the kernels that are there now,
+        which may have been loaded."""
+        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        for number, (size, dilation, padding) in enumerate(self.form.tolist()):
+            groups[size, dilation, padding].append(number)
+        return groups
 
 
 def draw_kernels(kernels: int, channels: int, length: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,7 +44,7 @@ class Classification(Task):
 
     primary: ClassVar[str] = "accuracy"
     units: ClassVar[Mapping[str, str]] = {"accuracy": "%", "accuracy_top5": "%", "loss": "nats"}
-    suffixes: ClassVar[tuple[str, ...]] = (".ts",)
+    suffixes: ClassVar[tuple[str, ...]] = (".ts", ".ts.gz")
     #: steps of a patch and between two, where the host's options leave them open
     patching: ClassVar[tuple[int, int]] = (8, 4)
 
@@ -210,8 +210,10 @@ class Classification(Task):
     ) -> list[dict[str, Any]]:
         """Return for every file its samples, each with its class and the `top` most probable.
 
-        A file is a ``.ts`` file, whose samples may have classes of their own, which are told beside the answers. A row
-        of ``samples`` has ``sample`` (from 1), ``class``, ``probability``, and ``top``, pairs of class and probability.
+        A file is a ``.ts`` or ``.ts.gz`` file, whose samples may have classes of their own, which are told beside the
+        answers as ``stated``. A row of ``samples`` has ``sample`` (from 1), ``class``, ``probability`` and, as text,
+        ``top``: classes and probabilities, the most probable first. Where scores are no logarithms of probabilities
+        (`timeseries.nearest`, `timeseries.rocket`) only their order means anything.
 
         Raises:
             DataError: a file is missing or damaged, or its samples have other channels than those trained on.
