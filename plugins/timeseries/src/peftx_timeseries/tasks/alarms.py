@@ -69,7 +69,9 @@ def _of_file(
     ]
     notes = []
     if gaps:
-        notes.append(f"{gaps:,} missing values of {path.name} became {'0' if zero else 'the last value before'}")
+        notes.append(
+            f"{gaps:,} missing values of {path.name} became {'0' if zero else 'the last value before'}"
+        )
     if threshold is None:
         notes.append(
             "the run kept no threshold, so there are scores and no alarms: score it again with `peftx eval`"
