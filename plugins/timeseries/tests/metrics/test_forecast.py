@@ -95,4 +95,7 @@ def test_a_row_that_was_never_observed_has_no_error() -> None:
     target = torch.tensor([[1.0, torch.nan], [2.0, torch.nan]])
     meter.update(torch.zeros(2, 2), {"y": target, "std": torch.ones(2)})
     assert meter.details() == {"mse_by_row": [2.5, None]}
+    nothing = ForecastMeter()
+    nothing.update(torch.zeros(2, 1), {"y": target[:, 1:], "std": torch.ones(2)})
+    assert np.isnan(nothing.compute()["mse"])  # 0 would be the best of all scores
     assert ForecastMeter().compute() == {"n": 0} and ForecastMeter().details() == {}

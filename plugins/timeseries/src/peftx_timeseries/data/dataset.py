@@ -45,8 +45,11 @@ def make_dataset(
     `MOST_SCALED` series, or those given.
 
     Raises:
-        DataError: series differ in their channels, a split has none, or a channel has no value to train on.
+        DataError: series differ in their channels, a split has none or not a single value, or a channel has no value to
+            train on.
     """
+    import numpy as np
+
     made = {split: SeriesSplit(series) for split, series in splits.items()}
     for part, held in made.items():
         if not len(held):
@@ -59,6 +62,15 @@ def make_dataset(
                     f"{name}: the series {one.name} has the channels {', '.join(one.channels)}, and "
                     f"{made['train'].series[0].name} has {', '.join(channels)}: all series need the same"
                 )
+    for part, split in made.items():
+        # such as the rows at the end of a table that are there for the covariates alone
+        if part != "train" and not any(
+            np.isfinite(one.values[one.begin : one.end]).any() for one in split.series
+        ):
+            raise DataError(
+                f"{name}: not one of the {part} rows has a value, so nothing can be scored there: leave such rows out, "
+                "or split elsewhere"
+            )
     train = made["train"]
     train.scaler = scaler or Scaler.fit(train)
     card: dict[str, Any] = {

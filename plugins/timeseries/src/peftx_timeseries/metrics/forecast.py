@@ -83,8 +83,8 @@ class ForecastMeter:
         self._samples += len(target)
 
     def compute(self) -> dict[str, float]:
-        """The metrics, and `n`, the number of samples."""
-        count = max(self._observed, 1)
+        """The metrics, and `n`, the number of samples; NaN where not a single value was observed."""
+        count = self._observed or float("nan")
         return {name: total / count for name, total in self._sums.items()} | {"n": self._samples}
 
     def details(self) -> dict[str, Any]:
