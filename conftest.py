@@ -10,6 +10,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 # read when torch and numpy load: threads that spin while they wait slow down whatever else the machine is doing, the
 # tests included
@@ -18,6 +19,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:  # the processes fill the cores already, and so would what they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a machine that is busy is no fault of the code
+settings.register_profile("peftx", deadline=None)
+settings.load_profile("peftx")
 
 # a shell that starts something in the background makes it deaf to Ctrl-C, which some tests send to what they start
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
