@@ -214,3 +214,13 @@ def test_the_round_time_before() -> None:
         ("ME", "2024-04-30"),
     ):
         assert parse_frequency(alias).before(time) == np.datetime64(expected), alias
+
+
+def test_an_m_alone_is_asked_about() -> None:
+    with pytest.raises(
+        DataError, match=r"^'15m' may be minutes or months: give .* 15min for minutes, 15MS for months$"
+    ):
+        parse_frequency("15m")
+    with pytest.raises(DataError, match="'Ms' is no frequency"):
+        parse_frequency("Ms")
+    assert (parse_frequency("M").alias, parse_frequency("ms").alias) == ("ME", "ms")

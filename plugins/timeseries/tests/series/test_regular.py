@@ -158,11 +158,20 @@ def test_the_first_row_with_a_fault_is_told_whatever_its_fault() -> None:
     assert "line 31" in refused(rows(*[time for time in double if time != times[10]]), regular="fill")
 
 
-def test_keep_looks_at_no_time() -> None:
+def test_keep_takes_rows_as_they_stand_and_tells_how_many_are_uneven() -> None:
     times = hours(20)
     times[3], times[7] = times[7], times[7]
     found, frequency = regularise(rows(*times), parse_frequency("h"), regular="keep")
     assert found.values[:, 0].tolist() == list(range(20)) and frequency.alias == "h"
+    assert found.notes == ("rows taken as they stand, 2 of them not a step of h after the one before",)
+    months = rows("2024-01-31", "2024-02-29", "2024-03-31", "2024-05-31")
+    assert (
+        "1 of them not a step of ME" in regularise(months, parse_frequency("ME"), regular="keep")[0].notes[0]
+    )
+    counted = replace(rows(*hours(3)), times=np.array([4, 6, 7]).astype("datetime64[s]"), counted=True)
+    assert (
+        "1 of them not a step of 2 " in regularise(counted, parse_frequency("2s"), regular="keep")[0].notes[0]
+    )
 
 
 def test_rows_that_are_only_counted_are_named_by_their_number() -> None:

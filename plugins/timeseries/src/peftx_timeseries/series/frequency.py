@@ -175,8 +175,9 @@ class Frequency:
         off = (day != due) | (clock != hour) | (passed % self.months != 0)
         return passed // self.months, off
 
-    def times(self, first: np.datetime64, steps: Indices) -> Times:
-        """The times that stand `steps` after `first`, datetime64[s] (milliseconds where steps are so fine)."""
+    def times(self, first: np.datetime64 | Times, steps: Indices) -> Times:
+        """The times that stand `steps` after `first` (one for all, or one for each), datetime64[s] (milliseconds where
+        steps are so fine)."""
         import numpy as np
 
         start = first.astype("datetime64[us]")
@@ -277,6 +278,12 @@ def parse_frequency(text: str) -> Frequency:
     if match is None:
         raise unknown
     number, name, anchor = match[1], match[2], (match[3] or "").upper()
+    if name == "m":  # of minutes to most people, and M is the end of a month
+        raise DataError(
+            f"{text!r} may be minutes or months: give --data.frequency {number}min for minutes, {number}MS for months"
+        )
+    if name in ("Ms", "mS"):
+        raise unknown
     unit = _UNITS.get(name) or _UNITS.get(name.lower()) or _UNITS.get(name.upper())
     if unit is None or (number.strip("0") == "" and number):
         raise unknown

@@ -7,7 +7,7 @@ What is wrong is refused, because nobody but the owner of the data can tell a do
                 fill    sort, and put rows of missing values where the grid has a step and the data have none; with a
                         frequency given, times between two steps are moved to the beginning of theirs, and all of them
                         to a day or month that it states (``W-MON``)
-                keep    take rows as they stand in the file, as if their steps were even; times are not looked at
+                keep    take rows as they stand in the file, as if their steps were even; how many are not is noted
     duplicates  refuse, or keep the first or the last of several rows of the same time, or their mean (of what is
                 there of each column)
 """
@@ -100,7 +100,8 @@ def regularise(
     import numpy as np
 
     if regular == "keep":
-        return rows, frequency or infer_frequency(np.unique(rows.times), rows.what)
+        frequency = frequency or infer_frequency(np.unique(rows.times), rows.what)
+        return rows.noted(_kept(rows, frequency)), frequency
     moving = given and regular == "fill"
     # where no frequency can be told, that is said after what is wrong with single rows
     known = frequency or _told(rows)
@@ -137,6 +138,16 @@ def regularise(
     if regular != "fill":
         raise DataError(_gap(rows, frequency, steps, int(np.argmax(gaps))))
     return _filled(rows, frequency, steps), frequency
+
+
+def _kept(rows: Rows, frequency: Frequency) -> str:
+    """A clause on rows that are taken as they stand and are not at even steps; empty where all are."""
+    import numpy as np
+
+    due = frequency.times(rows.times[:-1], np.ones(len(rows.times) - 1, dtype=np.int64))
+    odd = int((due != rows.times[1:]).sum())
+    step = frequency.count if rows.counted else frequency.alias
+    return f"rows taken as they stand, {odd} of them not a step of {step} after the one before" if odd else ""
 
 
 def _told(rows: Rows) -> Frequency | None:
