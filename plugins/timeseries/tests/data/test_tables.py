@@ -134,6 +134,8 @@ def test_lines_are_those_of_the_file(write: Write) -> None:
 
 def test_an_infinite_cell_is_named(write: Write) -> None:
     assert "line 3 has 'inf' in the column 'a', which is infinite" in refused(write(CELLS.format("inf")))
+    said = "line 3 has '-1e+200' in the column 'a', which is too large for a measurement"
+    assert said in refused(write(CELLS.format("-1e200")))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_header_that_is_wrong_without_being_damaged_is_noted() -> None:
         ("1 2,3:4,5:yes\n", "line 11, dimension 1: value 1 is '1 2', which is no number"),
         ("1,2?:3,4:yes\n", "line 11, dimension 1: value 2 is '2?', which is no number"),
         ("1,inf:3,4:yes\n", "line 11, dimension 1: value 2 is infinite"),
+        ("1,2:1e200,4:yes\n", "line 11, dimension 2: value 1 is too large for a measurement"),
         ("?,?:?,NaN:yes\n", "line 11 has no value at all"),
         ("(0,1),(1,2):(0,3),(1,4):yes\n", "line 11 has time stamps"),
         ("1,\0:3,4:yes\n", "line 11 holds null bytes"),

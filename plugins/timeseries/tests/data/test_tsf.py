@@ -111,6 +111,7 @@ def test_series_are_parsed_as_they_are_asked_for() -> None:
         ("1,2.5,?,4,5,-6e2", "", "the series on line 12 has no values"),
         ("1,2.5,?,4,5,-6e2", "?,?,?,?,?", "the series on line 12 has no value at all"),
         ("-6e2", "inf", "value 6 of line 12 is infinite"),
+        ("-6e2", "-6e200", "value 6 of line 12 is too large for a measurement"),
         (
             ":0.5:",
             ":",

@@ -32,6 +32,7 @@ from peftx_timeseries.methods.classifiers import Majority, NearestNeighbour
 from peftx_timeseries.methods.naive import RepeatLast
 from peftx_timeseries.models.hosts import random_trunk
 from peftx_timeseries.plugin.classification import CLASSIFICATION_ROWS
+from peftx_timeseries.series.samples import SampleSplit
 from peftx_timeseries.tasks.classification import Classification
 
 CTX = DataContext.create(offline=True)
@@ -81,6 +82,15 @@ def test_shorter_samples_have_a_mask_and_gaps_are_filled() -> None:
         task(data(), scaling="none").held("test").x[0],
         torch.from_numpy(data().splits["test"][0][0].T).float(),
     )
+
+
+def test_values_that_float32_has_no_number_for_are_refused() -> None:
+    values = [one.copy() for one in data().splits["test"].values]  # type: ignore[attr-defined]
+    values[4][3, 1] = 1e60
+    split = SampleSplit(values, data().splits["test"].labels)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"^sample 5 of 24 has values of up to 1e\+60, too large beside"):
+        task().prepared(split)
+    assert task(scaling="sample").prepared(split).x.isfinite().all()
 
 
 def test_longer_samples_are_cut_and_that_is_told() -> None:

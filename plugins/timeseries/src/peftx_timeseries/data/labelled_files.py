@@ -21,6 +21,7 @@ from peftx.data.files import lines_of, reading
 from peftx.errors import DataError
 from peftx_timeseries.data.reading import Table, read_table
 from peftx_timeseries.data.tables import numbers
+from peftx_timeseries.data.values import wild
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +39,6 @@ LAYOUTS = {
     "swat": "swat_train2.csv and swat2.csv",
     "machines": "train/*.txt, test/*.txt and test_label/*.txt",
 }
-#: The largest value that is taken for one: squares of larger ones are no numbers any more.
-MOST = 1e100
 _TIME = re.compile(r"(timestamp|datetime|date|time|ds|index)(?![a-z0-9])", re.IGNORECASE)
 _WORDS = {"normal": 0, "attack": 1, "false": 0, "true": 1, "anomaly": 1, "anomalous": 1}
 
@@ -140,13 +139,13 @@ def filled(
     by 0; and how many there were.
 
     Raises:
-        DataError: a value is infinite or beyond `MOST`, or a channel has none at all.
+        DataError: a value is infinite or too large (`peftx_timeseries.data.values`), or a channel has none at all.
     """
     import numpy as np
 
-    wild = np.abs(values) > MOST
-    if wild.any():
-        row, channel = np.argwhere(wild)[0]
+    odd = wild(values)
+    if odd.any():
+        row, channel = np.argwhere(odd)[0]
         raise DataError(
             f"{name}: {what} row {row + 1} of {channels[channel]!r} is {values[row, channel]:g}, too large for a "
             "measurement: correct it"

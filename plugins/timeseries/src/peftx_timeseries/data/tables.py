@@ -18,6 +18,7 @@ from peftx_timeseries.data.borders import divide
 from peftx_timeseries.data.dataset import make_dataset
 from peftx_timeseries.data.reading import Table, read_table
 from peftx_timeseries.data.times import is_count, looks_like_times, parse_times, to_utc
+from peftx_timeseries.data.values import what_is_wild, wild
 from peftx_timeseries.series.frequency import EXAMPLES, Frequency, parse_frequency
 from peftx_timeseries.series.regular import Rows, regularise
 from peftx_timeseries.series.series import Series
@@ -203,7 +204,7 @@ def numbers(table: Table, column: str) -> Values:
     """Return a column as float64, NaN where a cell is empty.
 
     Raises:
-        DataError: the first cell that is no number, or is infinite, with its row and column.
+        DataError: the first cell that is no number, infinite or beyond all measurements, with its row and column.
     """
     import numpy as np
     import pandas as pd
@@ -227,8 +228,10 @@ def numbers(table: Table, column: str) -> Values:
         if strange.any():
             raise DataError(_strange(table, column, int(np.argmax(strange)), "is no number"))
         found = read.to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isinf(found).any():
-        raise DataError(_strange(table, column, int(np.argmax(np.isinf(found))), "is infinite"))
+    odd = wild(found)
+    if odd.any():
+        at = int(np.argmax(odd))
+        raise DataError(_strange(table, column, at, f"is {what_is_wild(found[at])}"))
     return found
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from peftx.data.files import lines_of, reading
 from peftx.errors import DataError, near_matches
+from peftx_timeseries.data.values import what_is_wild, wild
 
 if TYPE_CHECKING:
     import numpy as np
@@ -278,9 +279,14 @@ def _numbers(fields: Sequence[str], count: int, where: str) -> Values:
                         "correct it, or write ? if it is missing"
                     )
         found = np.array([_float(cell) for field in fields for cell in field.split(",")], dtype=np.float64)
-    if np.isinf(found).any():
-        dimension, place = divmod(int(np.argmax(np.isinf(found))), count)
-        raise DataError(f"{where}, dimension {dimension + 1}: value {place + 1} is infinite")
+    odd = wild(found)
+    if odd.any():
+        at = int(np.argmax(odd))
+        dimension, place = divmod(at, count)
+        raise DataError(
+            f"{where}, dimension {dimension + 1}: value {place + 1} is {what_is_wild(found[at])}: correct it, or write "
+            "? if it is missing"
+        )
     return found
 
 

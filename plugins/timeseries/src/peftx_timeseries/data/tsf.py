@@ -29,6 +29,7 @@ from peftx_timeseries.config.data import TsfConfig
 from peftx_timeseries.data.borders import divide
 from peftx_timeseries.data.dataset import make_dataset
 from peftx_timeseries.data.tables import constant_note, season
+from peftx_timeseries.data.values import what_is_wild, wild
 from peftx_timeseries.series.frequency import Frequency, parse_frequency
 from peftx_timeseries.series.series import Series
 
@@ -318,8 +319,10 @@ def _values(text: str, what: str, number: int) -> Values:
             f"{what}: value {place} of the series on line {number} is {cell.strip()[:40]!r}, which is no number: "
             "correct it, or write ? if it is missing"
         ) from None
-    if np.isinf(found).any():
-        raise DataError(f"{what}: value {int(np.argmax(np.isinf(found))) + 1} of line {number} is infinite")
+    odd = wild(found)
+    if odd.any():
+        at = int(np.argmax(odd))
+        raise DataError(f"{what}: value {at + 1} of line {number} is {what_is_wild(found[at])}")
     return found
 
 

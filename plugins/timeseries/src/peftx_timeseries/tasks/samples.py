@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from peftx.errors import ConfigError
+from peftx.errors import ConfigError, DataError
 from peftx.tasks import Batch, Task
 from peftx_timeseries.series.samples import SampleSplit, interpolated
 from peftx_timeseries.series.scaling import Scaler
@@ -70,12 +70,23 @@ class Samples:
 def prepared(
     split: SampleSplit, length: int, scaling: str, statistics: Scaler | None, channels: int
 ) -> Samples:
-    """Scale the samples of a split, draw lines through missing values, cut or pad them to `length` steps."""
+    """Scale the samples of a split, draw lines through missing values, cut or pad them to `length` steps.
+
+    Raises:
+        DataError: a value is beyond float32 after scaling.
+    """
     x = np.zeros((len(split), channels, length), dtype=np.float32)
     ends = np.minimum(split.lengths, length)
     for number, one in enumerate(split.values):
         rows = interpolated(_scaled(one[:length], scaling, statistics))
-        x[number, :, : len(rows)] = rows.T
+        # what float32 has no number for is infinite there
+        with np.errstate(over="ignore"):
+            x[number, :, : len(rows)] = rows.T
+        if not np.isfinite(x[number]).all():
+            raise DataError(
+                f"sample {number + 1} of {len(split)} has values of up to {np.nanmax(np.abs(one)):.3g}, too large "
+                "beside those of the training samples: correct it, or take --task.scaling sample"
+            )
     return Samples(torch.from_numpy(x), torch.from_numpy(ends), torch.from_numpy(split.labels.copy()))
 
 
