@@ -236,6 +236,16 @@ def test_one_forecast_of_what_comes_next_is_the_one_of_the_window() -> None:
     says = "^s: a forecast of rows {} to {} looks at off, known ahead of time, in all of them, and {}: give a table"
     with pytest.raises(DataError, match=says.format(396, 407, "there are rows up to 400")):
         of.ahead(replace(one, end=395))
+    # of a forecast that is cut short the rows that are wanted are enough
+    few = of.ahead(replace(one, end=395), 5)
+    assert few["known"].shape == more["known"].shape and not few["known"][:, :, -7:].any()
+    twice = {name: np.tile(column, 2) for name, column in one.covariates.items()}
+    held = of.ahead(replace(one, values=np.tile(one.values, (2, 1)), covariates=twice, times=None, end=395))
+    with torch.no_grad():
+        cut, long = (of.forecast(model, batch["x"], part) for part in (few, held))
+    assert torch.equal(cut[:, :5], long[:, :5]) and not torch.equal(cut, long)
+    with pytest.raises(DataError, match=says.format(396, 401, "there are rows up to 400")):
+        of.ahead(replace(one, end=395), 6)
     one.covariates["off"][325] = np.nan
     with pytest.raises(DataError, match=says.format(321, 332, "'off' has no value in row 326")):
         of.ahead(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from peftx.errors import ConfigError, DataError
 from peftx.plugins import get_registry
 from peftx.runs import execute, predict
 from peftx.runs.reload import evaluate
+from peftx_timeseries.series.series import Series
+from peftx_timeseries.tasks.predicting import times_ahead
 
 LENGTH, HORIZON = 48, 12
 
@@ -254,8 +257,33 @@ def test_a_file_of_the_archive(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         found["forecast"][:12], 50 + 10 * np.sin(2 * np.pi * np.arange(100, 112) / 24), atol=0.5
     )
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as packed:
+        packed.write(tmp_path / "new.tsf", "new.tsf")
+    pd.testing.assert_frame_equal(rows_of(run, tmp_path / "new.zip")[0], found)
     with pytest.raises(DataError, match="has a row every D, and the run was trained on rows every h"):
         rows_of(run, archive("daily.tsf", 100, "daily"))
+
+
+def test_rows_that_are_taken_as_they_stand_are_told(wide: Path, tmp_path: Path) -> None:
+    frame = table(200).drop(index=[50, 51])
+    _, notes = rows_of(wide, written(frame, tmp_path / "gap.csv"), data__regular="keep")
+    assert "gap.csv: rows taken as they stand, 1 of them not a step of h after the one before" in notes
+
+
+def test_times_ahead_keep_the_day_of_the_first_row() -> None:
+    days = np.array(["2023-12-30", "2024-01-30", "2024-02-29"], dtype="datetime64[s]")
+    one = Series("s", np.zeros((3, 1)), ("c",), days)
+    found = times_ahead(one, "MS", 2)
+    assert found is not None and found.astype("datetime64[D]").astype(str).tolist() == [
+        "2024-03-30",
+        "2024-04-30",
+    ]
+    # rows that were taken as they stood go on from the last of them
+    late = Series(
+        "s", np.zeros((2, 1)), ("c",), np.array(["2024-01-01", "2024-01-05"], dtype="datetime64[s]")
+    )
+    found = times_ahead(late, "D", 1)
+    assert found is not None and str(found[0])[:10] == "2024-01-06"
 
 
 def test_a_quantile_head_gives_its_own_intervals(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ class ReadingConfig(BaseModel):
         default=None, description="zone of the times, such as Europe/Berlin (default: the run's)"
     )
     frequency: str | None = Field(
-        default=None, description="step of the rows; it has to be that of the run (default: the run's)"
+        default=None,
+        description="step of the rows, which has to be the run's (default: as the run was told, else from the times)",
     )
     regular: Literal["refuse", "sort", "fill", "keep"] | None = Field(
         default=None, description="rows out of order or missing (default: as in the run)"

@@ -62,9 +62,14 @@ def ignored(task: Task) -> None:
         task.notes.append(note)
 
 
-def ahead(shapes: Shapes, one: Series, statistics: Statistics) -> dict[str, NDArray[np.float32]]:
+def ahead(
+    shapes: Shapes, one: Series, statistics: Statistics, wanted: int | None = None
+) -> dict[str, NDArray[np.float32]]:
     """The covariates of a forecast of the rows behind `one.end`, the same for each channel, as `Windows.covariates` has
     them: ``known`` (M, C_k, L + H) and ``past`` (M, C_p, L).
+
+    `wanted`: how many of the H rows somebody asks for. No row of a forecast looks at the known covariates of later
+    ones, so those behind may be missing, which is 0.
 
     Raises:
         DataError: a covariate is not there, or a known one has no value in a row that is to be forecast.
@@ -77,11 +82,13 @@ def ahead(shapes: Shapes, one: Series, statistics: Statistics) -> dict[str, NDAr
             continue
         columns = one.columns(names)
         if kind == "known":
-            _demand_ahead(columns[one.end :], names, shapes.horizon, one)
+            asked = shapes.horizon if wanted is None else min(wanted, shapes.horizon)
+            _demand_ahead(columns[one.end :], names, asked, one)
         mean, std = statistics(one, names)
         rows = one.end + np.arange(-shapes.length, shapes.horizon if kind == "known" else 0)
-        scaled = (columns[np.maximum(rows, 0)] - mean) / std
-        held = np.where((rows >= 0)[:, None] & np.isfinite(scaled), scaled, 0.0).astype(np.float32).T
+        there = (rows >= 0) & (rows < len(columns))
+        scaled = (columns[np.where(there, rows, 0)] - mean) / std
+        held = np.where(there[:, None] & np.isfinite(scaled), scaled, 0.0).astype(np.float32).T
         found[kind] = np.broadcast_to(held, (len(one.channels), *held.shape)).copy()
     return found
 

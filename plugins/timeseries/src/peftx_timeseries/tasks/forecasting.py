@@ -255,14 +255,14 @@ class Forecasting(Task):
         batch = {"x": values, "seen": seen} if gaps else {"x": values}
         return self.forward(model, batch | dict(more or {}))
 
-    def ahead(self, one: Series) -> dict[str, Tensor]:
+    def ahead(self, one: Series, wanted: int | None = None) -> dict[str, Tensor]:
         """What a batch holds besides the input, a row for each channel, in a forecast of what comes behind `one.end`:
-        the covariates.
+        the covariates. `wanted`: how many of its rows somebody asks for, by default all.
 
         Raises:
             DataError: a covariate is not there, or a known one is not known so far ahead.
         """
-        found = ahead(self.shapes, one, self.covariate_statistics)
+        found = ahead(self.shapes, one, self.covariate_statistics, wanted)
         return {kind: torch.from_numpy(part) for kind, part in found.items()}
 
     def predict(
@@ -312,7 +312,8 @@ class Forecasting(Task):
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> list[Path]:
         """Write a picture of the forecast of each file, see `peftx_timeseries.tasks.picturing`."""
-        return pictures(self, model, [Path(path) for path in inputs], folder, device)
+        with autocast():  # what was told is what is drawn
+            return pictures(self, model, [Path(path) for path in inputs], folder, device)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean squared or absolute error, or the pinball loss of quantiles, over the observed values."""

@@ -129,7 +129,10 @@ def times_ahead(one: Series, frequency: str, rows: int) -> NDArray[np.datetime64
     """The times (N,) of the rows after the last one of a series; None where they have none."""
     if one.times is None or not frequency:
         return None
-    return parse_frequency(frequency).times(one.times[one.end - 1], np.arange(1, rows + 1))
+    step, last, ahead = parse_frequency(frequency), one.end - 1, np.arange(1, rows + 1)
+    # from the first row, as all are: the last of them may stand in a month that is too short for their day
+    even = step.times(one.times[0], np.array([last]))[0] == one.times[last]
+    return step.times(one.times[0], last + ahead) if even else step.times(one.times[last], ahead)
 
 
 def _of_file(
@@ -179,7 +182,7 @@ def _ahead(
     quantiles = np.full((channels, horizon, len(task.config.quantiles)), np.nan)
     held = one
     while point.shape[1] < rows:
-        made = _one_more(task, model, held, device, mean, std)  # (M, H) or (M, H, Q)
+        made = _one_more(task, model, held, device, mean, std, rows - point.shape[1])  # (M, H) or (M, H, Q)
         if made.ndim == 3:
             crossed = float((np.diff(made, axis=-1) < 0).any(-1).mean())
             made = np.sort(made, -1)
@@ -291,14 +294,15 @@ def _one_more(
     device: torch.device | str,
     mean: Floats,
     std: Floats,
+    wanted: int,
 ) -> Floats:
-    """The standardised forecast behind ``one.end``."""
+    """The standardised forecast behind ``one.end``, of which `wanted` rows are asked for."""
     length = task.shapes.length
     rows = np.full((length, len(one.channels)), np.nan)
     held = one.values[max(0, one.end - length) : one.end]
     rows[length - len(held) :] = (held - mean) / std
     x = torch.from_numpy(rows.T.astype(np.float32)).to(device)
-    more = {name: value.to(device) for name, value in task.ahead(one).items()}
+    more = {name: value.to(device) for name, value in task.ahead(one, wanted).items()}
     made: Floats = task.forecast(model, x, more).double().cpu().numpy()
     return made
 

@@ -25,7 +25,7 @@ __all__ = ["SUFFIXES", "read_new"]
 
 #: Endings of files of the Monash archive, and of all files that hold series.
 _TSF = (".tsf", ".tsf.gz")
-SUFFIXES = (".csv", ".csv.gz", ".parquet", *_TSF)
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq", *_TSF)
 
 
 def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read, list[str]]:
@@ -40,7 +40,7 @@ def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read
             frequency.
     """
     card = task.data.card
-    if path.name.lower().endswith(_TSF):
+    if path.name.lower().endswith((*_TSF, ".zip")):  # a folder may hold others that are packed
         read = _archive(path, card, asked)
     else:
         read = _table(task, path, asked)
@@ -50,7 +50,7 @@ def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read
             f"{path.name} has a row every {read.frequency}, and the run was trained on rows every {frequency}: give a "
             "table of that frequency"
         )
-    notes: list[str] = []
+    notes = list(read.notes)
     if frequency and not read.frequency:
         notes.append(f"the rows have no times, and are taken to be those of the run, every {frequency}")
     zone = asked.data.timezone or dict(card.get("reading") or {}).get("timezone")

@@ -181,7 +181,7 @@ class ShortTerm(Forecasting):
             }
         return self._histories[split]
 
-    def ahead(self, one: Series) -> dict[str, Tensor]:
+    def ahead(self, one: Series, wanted: int | None = None) -> dict[str, Tensor]:
         """``naive2`` and ``seasonal_naive`` (channels, H) of what comes behind `one.end`, standardised."""
         made = [self._told(one, one.end, column) for column in range(len(one.channels))]
         return {
