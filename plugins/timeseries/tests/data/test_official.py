@@ -140,6 +140,7 @@ def test_rows_are_taken_as_they_stand(tmp_path: Path) -> None:
     frame.drop(index=[100, 101]).to_csv(tmp_path / "weather.csv", index=False)
     data = one.load(OfficialConfig(), ctx(tmp_path))
     assert len(data.splits["train"][0].values) == 2998 and data.card["period"] == 144
+    assert "rows taken as they stand, 3 of them not a step of 10min after the one before" in data.card["note"]
 
 
 @pytest.mark.parametrize("name", SETS)

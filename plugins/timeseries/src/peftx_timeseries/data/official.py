@@ -26,7 +26,7 @@ from peftx_timeseries.config.data import CsvConfig, OfficialConfig
 from peftx_timeseries.data.borders import by_fractions, cut
 from peftx_timeseries.data.dataset import make_dataset
 from peftx_timeseries.data.reading import read_table
-from peftx_timeseries.data.tables import constant_note, read_wide
+from peftx_timeseries.data.tables import read_wide
 
 __all__ = [
     "ELECTRICITY",
@@ -159,7 +159,7 @@ class Official:
             period=read.period,
             source=self.source,
             licence=self.licence,
-            note="; ".join((*parts.notes, *constant_note((series,)))),
+            note="; ".join((*parts.notes, *read.notes)),
             verified=self.verified,
             published=published,
             copy=self.copy(path, rows, published, held),
