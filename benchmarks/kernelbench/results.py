@@ -1,4 +1,4 @@
-"""One measured figure is one row; what an issue asked for is judged from the rows, and printed beside them."""
+"""One measured figure is one row; what was asked for is judged from the rows, and printed beside them."""
 
 from __future__ import annotations
 
