@@ -181,6 +181,13 @@ def test_missing_values_count_nowhere() -> None:
     assert values.tolist() == [[1.0, 1.0, 1.0, 3.0], [0.0] * 4] and seen.tolist() == [[0, 1, 0, 1], [0] * 4]
 
 
+def test_the_naive_forecast_of_a_backtest_is_the_row_of_that_name() -> None:
+    made = task(waves(missing=True), input_length=24)
+    found = made.exhibit(SeasonalNaive().build(made, SeasonalConfig()), "test", {})["errors"]
+    assert found["name"] == "seasonal naive"
+    np.testing.assert_allclose(found["own"], found["naive"], rtol=1e-4)
+
+
 def test_the_residual_starts_as_the_closed_form() -> None:
     made = task()
     made.model = ModelSource("x", {"patch": 8, "stride": 4, "residual": "linear"}, made.model.build)

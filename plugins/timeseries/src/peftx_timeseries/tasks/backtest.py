@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from peftx_timeseries.report.timeline import row_ticks, thinned, time_ticks
+from peftx_timeseries.series.seasonality import carried
 from peftx_timeseries.series.series import Series
 from peftx_timeseries.series.windows import Windows
 from peftx_timeseries.tasks.intervals import DEFAULT, bands_of, chosen_windows, forecast_windows, pairs_of
@@ -154,7 +155,8 @@ def _errors(
     samples = (held[:, None] * channels + looked).ravel()
     made, values = forecast_windows(task, model, split, samples, device, autocast)
     point = made if made.ndim == 2 else made[..., task.config.quantiles.index(0.5)]
-    inputs = _filled(windows.cut(samples)[0].astype(np.float64))
+    # as the rows to compare with see them
+    inputs = np.stack([carried(row) for row in windows.cut(samples)[0].astype(np.float64)])
     step = np.arange(task.shapes.horizon)
     naive = {"repeat last": inputs[:, -1:]}
     period = task.shapes.period
@@ -180,13 +182,6 @@ def _mean_squares(errors: Floats, origins: int) -> Floats:
     seen = np.isfinite(held)
     sums = np.where(seen, held, 0.0) ** 2
     return np.where(seen.any(1), sums.sum(1) / np.maximum(seen.sum(1), 1), np.nan)
-
-
-def _filled(inputs: Floats) -> Floats:
-    """Missing values replaced by the last one before them, and by 0, the mean, where there is none."""
-    seen = np.isfinite(inputs)
-    last = np.maximum.accumulate(np.where(seen, np.arange(inputs.shape[1]), 0), 1)
-    return np.nan_to_num(np.take_along_axis(inputs, last, 1))
 
 
 def _ticks(one: Series, first: int, last: int) -> list[tuple[int, str]]:
