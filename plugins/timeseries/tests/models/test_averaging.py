@@ -11,7 +11,7 @@ from pydantic import ValidationError
 import peftx
 from peftx import artifacts
 from peftx.data.contract import DataContext
-from peftx.errors import ConfigError
+from peftx.errors import ConfigError, ModelError
 from peftx.tasks import ModelSource
 from peftx_timeseries.config.data import WavesConfig
 from peftx_timeseries.config.methods import LeastSquaresConfig
@@ -53,7 +53,13 @@ def test_a_forecast_is_an_average_and_a_loss_sees_the_trunk_alone() -> None:
         )
         assert torch.equal(made.trained_forecast(averaged, batch), made.forward(alone, batch))
         assert not torch.equal(made.trained_forecast(averaged, batch), made.forward(averaged, batch))
-    assert task(residual="average").model.options["residual"] == "average"
+
+
+def test_a_model_that_is_no_host_is_refused_in_one_sentence() -> None:
+    made = task()
+    made.model = ModelSource("mine.other", {}, lambda _: torch.nn.Linear(3, 3))
+    with pytest.raises(ModelError, match=r"^mine\.other is a Linear and no host: take one of"):
+        made.build_model()
 
 
 @pytest.mark.parametrize("method", ["timeseries.one_for_all", "timeseries.gpt4ts", "core.head"])

@@ -3,7 +3,7 @@ more, since means and deviations of the others would be lost with it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +19,8 @@ def wild(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which values are infinite or beyond `MOST`; missing ones, NaN, are not."""
     import numpy as np
 
-    found: Any = np.abs(values) > MOST
-    return found  # type: ignore[no-any-return]
+    found: NDArray[np.bool_] = np.abs(values) > MOST
+    return found
 
 
 def what_is_wild(value: float) -> str:

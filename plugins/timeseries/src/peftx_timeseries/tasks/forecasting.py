@@ -19,7 +19,7 @@ from peftx_timeseries.config.models import HostConfig
 from peftx_timeseries.config.tasks import ForecastingConfig
 from peftx_timeseries.metrics.forecast import ForecastMeter, pinball_loss, squared_loss
 from peftx_timeseries.models.forecaster import Forecaster, patches_of
-from peftx_timeseries.models.hosts import Trunk, load_trunk
+from peftx_timeseries.models.hosts import trunk_of
 from peftx_timeseries.models.regression import start_linear
 from peftx_timeseries.series.scaling import Scaler
 from peftx_timeseries.series.series import Series, SeriesSplit
@@ -142,14 +142,7 @@ class Forecasting(Task):
             ConfigError: the input is shorter than a patch, or has more patches than the host has positions.
         """
         options = self.model.options
-        if self.model.build is not None:
-            trunk = self.model.build(None)
-        else:
-            host = HostConfig(**options)
-            trunk = load_trunk(
-                self.model.name, blocks=host.blocks, pretrained=host.pretrained, offline=self.ctx.offline
-            )
-        assert isinstance(trunk, Trunk)
+        trunk = trunk_of(self.model, offline=self.ctx.offline)
         patch = int(options.get("patch") or self.patching[0])
         stride = int(options.get("stride") or self.patching[1])
         patches = patches_of(self.shapes.length, patch, stride)
