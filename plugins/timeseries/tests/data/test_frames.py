@@ -72,6 +72,8 @@ def test_options_are_those_of_files(table: Table) -> None:
         from_frame(table(), chanels=("b",))
     with pytest.raises(ConfigError, match="val_fraction"):
         from_frame(table(), val_fraction=2)
+    with pytest.raises(ConfigError, match="^path: a frame has none"):
+        from_frame(table(), path="x.csv")
 
 
 def test_integers_with_missing_values_and_truth_values(table: Table) -> None:

@@ -58,6 +58,8 @@ def from_long(frame: pd.DataFrame, *, name: str = "frame", **options: Any) -> Da
 def _config(schema: Any, name: str, options: dict[str, Any]) -> Any:
     from peftx.config.errors import problems
 
+    if "path" in options:
+        raise ConfigError("path: a frame has none; name= says what it is called")
     try:
         return schema(path=Path(name), **options)
     except ValidationError as error:
