@@ -72,7 +72,7 @@ def test_options_are_those_of_files(table: Table) -> None:
         from_frame(table(), chanels=("b",))
     with pytest.raises(ConfigError, match="val_fraction"):
         from_frame(table(), val_fraction=2)
-    with pytest.raises(ConfigError, match="^path: a frame has none"):
+    with pytest.raises(ConfigError, match=r"^path: a frame has none"):
         from_frame(table(), path="x.csv")
 
 
