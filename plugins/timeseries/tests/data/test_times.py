@@ -118,6 +118,9 @@ def test_local_times_become_utc_whose_days_have_24_hours() -> None:
     assert 0 in np.diff(local.to_numpy()).astype(int)  # an hour was there twice
     days = pd.date_range("2024-03-01", periods=60, freq="D").to_numpy()
     assert (to_utc(days, "Europe/Berlin", "x") == days).all()
+    noons = days + np.timedelta64(12, "h")  # one time of day, all year: days still, in summer as in winter
+    assert (to_utc(noons, "Europe/Berlin", "x") == noons).all()
+    assert (to_utc(noons[:1], "Europe/Berlin", "x") == noons[:1] - np.timedelta64(1, "h")).all()
 
 
 def test_a_zone_that_does_not_fit_is_one_sentence() -> None:

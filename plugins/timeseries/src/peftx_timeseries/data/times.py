@@ -139,7 +139,8 @@ def parse_times(
 
 
 def to_utc(times: Times, zone: str, what: str) -> Times:
-    """Local times of a zone in UTC; dates alone stay as they are.
+    """Local times of a zone in UTC; dates alone stay as they are, and so do rows that all have one time of day: they
+    are days and more apart, and in UTC a change to summer time would make them uneven.
 
     Raises:
         DataError: there is no such zone, a time is one that its clocks skip, or an hour that they show twice stands
@@ -155,7 +156,8 @@ def to_utc(times: Times, zone: str, what: str) -> Times:
         raise DataError(
             f"there is no time zone {zone!r}: give one such as Europe/Berlin or America/New_York"
         ) from error
-    if (index == index.normalize()).all():
+    clock = (index - index.normalize()).unique()
+    if (index == index.normalize()).all() or (len(index) > 1 and len(clock) == 1):
         return times
     skipped = index.tz_localize(zone, nonexistent="NaT", ambiguous=np.ones(len(index), dtype=bool)).isna()
     if skipped.any():

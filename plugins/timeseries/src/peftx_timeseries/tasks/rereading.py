@@ -60,8 +60,8 @@ def read_new(task: Forecasting, path: Path, asked: ForecastConfig) -> tuple[Read
 
 
 def _has_clock(one: Series) -> bool:
-    """Whether its times are more than dates, which no zone moves."""
-    return one.times is not None and bool((one.times != one.times.astype("datetime64[D]")).any())
+    """Whether its times have several times of day: rows that share one are days, which no zone moves."""
+    return one.times is not None and len(set(one.times - one.times.astype("datetime64[D]"))) > 1
 
 
 def _archive(path: Path, card: Mapping[str, Any], asked: ForecastConfig) -> Read:
