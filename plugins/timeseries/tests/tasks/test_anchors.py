@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from peftx.config.run import RunConfig
 from peftx.data.contract import DataContext, Dataset
+from peftx.runs import execute
 from peftx.tasks import ModelSource
 from peftx.tasks.scoring import evaluate
 from peftx_timeseries.config.data import OfficialConfig
@@ -87,3 +89,21 @@ def test_the_closed_form(data: dict[str, Dataset], name: str, horizon: int, mse:
     )
     found = evaluate(made, model, "test", 2048)
     assert (round(found["mse"], 4), round(found["mae"], 4)) == (mse, mae)
+
+
+@pytest.mark.slow
+def test_dlinear_is_near_what_its_paper_prints(tmp_path: Path) -> None:
+    config = {
+        "task": {"name": "timeseries.forecasting", "epoch_samples": 7168, "val_stride": 8},
+        "data": {"name": "etth1"},
+        "data_root": Path(str(SHARED)) / "timeseries" / "ETT-small",
+        "method": "timeseries.dlinear",
+        "baselines": [],
+        "device": "cpu",
+        "efficiency": False,
+        "report": False,
+        "offline": True,
+        "out": tmp_path / "run",
+    }
+    found = execute(RunConfig.model_validate(config)).rows[0]["metrics"]["test"]
+    assert abs(found["mse"] - 0.375) < 0.005
