@@ -63,12 +63,13 @@ CATALOGUE: dict[str, Pack] = {
         Pack("speech", "speech recognition and speaker adaptation"),
         Pack(
             "timeseries",
-            "forecasting with frozen language models, beside naive and linear rows",
+            "forecasting, classification and anomalies with frozen language models, beside plain rows",
             "available",
             _words(
-                "forecasting waves etth1 etth2 ettm1 ettm2 exchange illness weather electricity traffic m4 csv "
-                "long tsf one_for_all gpt4ts repeat_last seasonal_naive window_mean least_squares dlinear nlinear "
-                "random minilm"
+                "forecasting short_term classification anomaly waves demand months patterns faults etth1 etth2 ettm1 "
+                "ettm2 exchange illness weather electricity traffic m4 csv long tsf uea labelled transfer one_for_all "
+                "gpt4ts repeat_last seasonal_naive window_mean least_squares dlinear nlinear naive2 majority nearest "
+                "rocket zero_reconstruction pca random_score random minilm"
             ),
         ),
         Pack("geo3d", "point clouds, depth and poses"),

@@ -7,6 +7,7 @@ import torch
 
 import peftx
 from peftx.data.contract import DataContext
+from peftx.errors import SelectionError
 from peftx.plugins.manager import get_registry
 from peftx.runs.matching import why_not
 from peftx.tasks import ModelSource
@@ -46,7 +47,11 @@ def test_a_method_trains_a_forecaster_and_is_taken_off_again(task: Forecasting, 
     batch = next(iter(task.batches("train", 16)))
     with torch.no_grad():
         before = task.forward(model, batch)
-    adapted = peftx.attach(model, method)
+    try:
+        adapted = peftx.attach(model, method)
+    except SelectionError as error:  # such as prompts, which a causal trunk has no use for
+        assert not method.startswith(("core.", "timeseries."))
+        pytest.skip(str(error))
     optimizer = torch.optim.AdamW(adapted.param_groups(lr=1e-2))
     adapted.bind(optimizer, total_steps=3)
     for _ in range(3):
