@@ -91,6 +91,14 @@ def test_the_last_rows_are_cut_off_from_what_was_before_them() -> None:
     assert len(whole.values) == 1000
 
 
+@pytest.mark.parametrize("alone", [{"train_part": "last"}, {"train_scaling": "kept"}])
+def test_what_is_about_a_part_is_refused_on_the_whole(alone: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="give a train_fraction below 1"):
+        SplitConfig.model_validate(alone)
+    config = SplitConfig.model_validate(alone | {"train_fraction": 0.5})
+    assert SplitConfig.model_validate_json(config.model_dump_json()) == config
+
+
 def test_nothing_left_of_a_series_is_one_sentence() -> None:
     with pytest.raises(
         DataError, match=r"^a train_fraction of 0.001 leaves none of the 70 training rows of s$"

@@ -52,6 +52,16 @@ class FewShotConfig(BaseModel):
         "keep their unit (GPT4TS), or the rows kept",
     )
 
+    @model_validator(mode="after")
+    def _part_of_something(self) -> Self:
+        for name in ("train_part", "train_scaling"):
+            if self.train_fraction == 1 and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is about training on a part of the rows: give a train_fraction "
+                    "below 1"
+                )
+        return self
+
 
 class OfficialConfig(FewShotConfig):
     """Options of data sets whose splits are fixed by a protocol."""
