@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,18 @@ def test_a_horizon_splits_where_one_is_known_unless_fractions_are_asked_for() ->
         SplitConfig(split="fractions", horizon=3)
     with pytest.raises(ValidationError, match="leave nothing to train on"):
         SplitConfig(val_fraction=0.5, test_fraction=0.5)
+
+
+def test_rows_behind_the_last_value_are_no_rows_of_a_split() -> None:
+    held = one(120)
+    values = held.values.copy()
+    values[100:] = np.nan
+    values[50:60] = np.nan  # a gap is one
+    parts = divide([replace(held, values=values)], SplitConfig())
+    assert [parts.splits[name][0].end for name in ("train", "val", "test")] == [70, 80, 100]
+    assert len(parts.splits["test"][0].covariates["c"]) == 100
+    assert "20 rows behind the last value are left out" in parts.notes[0]
+    assert divide([held], SplitConfig()).splits["test"][0].end == 120
 
 
 def few(rows: int = 1000, **options: Any) -> tuple[Series, Any]:

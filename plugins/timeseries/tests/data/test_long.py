@@ -131,12 +131,14 @@ def test_series_too_short_to_split(write: Write) -> None:
 def test_a_split_without_a_value_scores_nothing(write: Write) -> None:
     held = frame(one=40, two=50)
     held.loc[[*range(33, 40), *range(83, 90)], "y"] = np.nan  # rows to come, with their covariates
-    path = write(held.to_csv(index=False))
-    assert refused(path, horizon=7, known=("promo",)).endswith(
-        "not one of the test rows has a value, so nothing can be scored there: leave such rows out, or split elsewhere"
+    ahead = read(write(held.to_csv(index=False)), horizon=7, known=("promo",))
+    assert [one.end for one in ahead.splits["test"].series] == [33, 43]  # which are no rows to be scored on
+    held.loc[[*range(19, 26), *range(69, 76)], "y"] = np.nan
+    assert refused(write(held.to_csv(index=False)), horizon=7, known=("promo",)).endswith(
+        "not one of the val rows has a value, so nothing can be scored there: leave such rows out, or split elsewhere"
     )
-    held.loc[89, "y"] = 1.0  # of one series is enough
-    assert len(read(write(held.to_csv(index=False)), horizon=7).splits["test"]) == 2
+    held.loc[69, "y"] = 1.0  # of one series is enough
+    assert len(read(write(held.to_csv(index=False)), horizon=7).splits["val"]) == 2
 
 
 def test_bad_rows_are_one_sentence(write: Write) -> None:

@@ -51,7 +51,8 @@ def at_horizon(rows: int, horizon: int) -> dict[str, tuple[int, int]]:
 
 
 def divide(series: Sequence[Series], config: SplitConfig, horizon: int | None = None) -> Parts:
-    """Split series as the options say; `horizon` is what the source sets.
+    """Split series as the options say; `horizon` is what the source sets. Rows behind the last value of any channel,
+    where covariates may go on, are none to train or to be scored on, and are left out.
 
     Raises:
         DataError: a series has too few rows, and `too_short` does not drop it; none is left; a split at a horizon and
@@ -65,6 +66,9 @@ def divide(series: Sequence[Series], config: SplitConfig, horizon: int | None = 
         )
     if how == "fractions":
         horizon = None
+    whole = sum(len(one.values) for one in series)
+    series = [_observed(one) for one in series]
+    left = whole - sum(len(one.values) for one in series)
     borders = {
         len(one.values): at_horizon(len(one.values), horizon)
         if horizon
@@ -79,7 +83,19 @@ def divide(series: Sequence[Series], config: SplitConfig, horizon: int | None = 
             f"{config.val_fraction:.0%} and {config.test_fraction:.0%} of the rows"
         )
     )
+    if left:
+        said += f"; {left:,} rows behind the last value are left out"
     return cut(series, borders, config, config.too_short, horizon, said)
+
+
+def _observed(one: Series) -> Series:
+    """The series without the rows behind its last value; as it is where it has none."""
+    import numpy as np
+
+    seen = np.flatnonzero(np.isfinite(one.values).any(1))
+    if not len(seen) or seen[-1] == len(one.values) - 1:
+        return one
+    return one.rows(0, int(seen[-1]) + 1).until_end()
 
 
 def cut(
