@@ -176,9 +176,7 @@ def _empty(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         taken = any(folder.iterdir())
     except OSError as error:
-        raise DataError(
-            f"{folder} cannot be a folder of pictures: {error.strerror or error}"
-        ) from error
+        raise DataError(f"{folder} cannot be a folder of pictures: {error.strerror or error}") from error
     if taken:
         raise DataError(f"{folder} is not empty: name a new or an empty folder")
     return folder
