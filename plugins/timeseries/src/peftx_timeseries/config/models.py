@@ -42,8 +42,7 @@ class HostConfig(BaseModel):
         default=0.3,
         gt=0,
         lt=1,
-        description="weight of the model's forecast in the average with the closed form (0.3 was best on validation of "
-        "ETTh1)",
+        description="weight of the model's forecast in the average with the closed form",
     )
     projection_seed: int = Field(
         default=0,

@@ -10,6 +10,7 @@ beat, and it takes seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from peftx.errors import DataError
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
     from peftx_timeseries.series.windows import Windows
 
-__all__ = ["demand_enough", "least_squares"]
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+
+__all__ = ["demand_enough", "least_squares", "relative"]
 
 #: Samples whose products are formed at a time.
 CHUNK = 8192
 
 
-def least_squares(windows: Windows, ridge: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def least_squares(windows: Windows, ridge: float = 0.0) -> tuple[Floats, Floats]:
     """Return W (H, L - 1) and b (H,) for windows of length L > 1. Windows with a missing value are left out.
 
     Raises:
@@ -38,20 +42,29 @@ def least_squares(windows: Windows, ridge: float = 0.0) -> tuple[NDArray[np.floa
     gram = np.zeros((width, width))
     cross = np.zeros((width, windows.horizon))
     used = 0
-    for begin in range(0, len(windows), CHUNK):
-        inputs, targets = windows.cut(np.arange(begin, min(begin + CHUNK, len(windows))))
-        whole = np.isfinite(inputs).all(1) & np.isfinite(targets).all(1)
-        x, y = inputs[whole].astype(np.float64), targets[whole].astype(np.float64)
-        last = x[:, -1:]
-        rows = np.concatenate([x[:, :-1] - last, np.ones_like(last)], 1)
+    for _, rows, ahead in relative(windows, CHUNK):
         gram += rows.T @ rows
-        cross += rows.T @ (y - last)
+        cross += rows.T @ ahead
         used += len(rows)
     demand_enough(used, width, windows.length, ridge)
     penalty = np.full(width, ridge)
     penalty[-1] = 0.0  # the intercept is free
     solution = np.linalg.lstsq(gram + np.diag(penalty), cross, rcond=None)[0].astype(np.float64)
     return solution[:-1].T.copy(), solution[-1].copy()
+
+
+def relative(windows: Windows, chunk: int) -> Iterator[tuple[Indices, Floats, Floats]]:
+    """The whole windows, some at a time: their samples (n,), what is before the last value relative to it, and a 1 for
+    the intercept, (n, L), and what comes behind it, likewise, (n, H)."""
+    import numpy as np
+
+    for begin in range(0, len(windows), chunk):
+        samples = np.arange(begin, min(begin + chunk, len(windows)))
+        inputs, targets = windows.cut(samples)
+        whole = np.isfinite(inputs).all(1) & np.isfinite(targets).all(1)
+        x, y = inputs[whole].astype(np.float64), targets[whole].astype(np.float64)
+        last = x[:, -1:]
+        yield samples[whole], np.concatenate([x[:, :-1] - last, np.ones_like(last)], 1), y - last
 
 
 def demand_enough(used: int, unknowns: int, length: int, ridge: float) -> None:

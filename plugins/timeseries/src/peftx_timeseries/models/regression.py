@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftx_timeseries.models.linear import demand_enough, least_squares
+from peftx_timeseries.models.linear import demand_enough, least_squares, relative
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,23 +74,18 @@ def least_squares_with_covariates(windows: Windows, rows: int, ridge: float = 0.
     own, mixed = np.zeros((horizon, known, known)), np.zeros((horizon, known, shared))
     own_cross = np.zeros((horizon, known))
     used = 0
-    for begin in range(0, len(windows), _CHUNK):
-        samples = np.arange(begin, min(begin + _CHUNK, len(windows)))
-        inputs, targets = windows.cut(samples)
-        whole = np.isfinite(inputs).all(1) & np.isfinite(targets).all(1)
-        x, y = inputs[whole].astype(np.float64), targets[whole].astype(np.float64)
-        last = x[:, -1:]
-        held = windows.covariates(samples[whole])
-        before = [part[:, :, length - rows : length].reshape(len(x), -1) for part in held.values()]
-        regressors = np.concatenate([x[:, :-1] - last, np.ones_like(last), *before], 1)
+    for samples, differences, targets in relative(windows, _CHUNK):
+        held = windows.covariates(samples)
+        before = [part[:, :, length - rows : length].reshape(len(samples), -1) for part in held.values()]
+        regressors = np.concatenate([differences, *before], 1)
         gram += regressors.T @ regressors
-        cross += regressors.T @ (y - last)
+        cross += regressors.T @ targets
         if known:
             ahead = held["known"][:, :, length:].astype(np.float64).transpose(2, 1, 0)  # (H, C_k, n)
             own += ahead @ ahead.transpose(0, 2, 1)
             mixed += ahead @ regressors
-            own_cross += (ahead @ (y - last).T[..., None])[..., 0]
-        used += len(x)
+            own_cross += (ahead @ targets.T[..., None])[..., 0]
+        used += len(samples)
     demand_enough(used, shared + known, length, ridge)
     penalty = np.full(shared, ridge)
     penalty[length - 1] = 0.0  # the intercept is free

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import ModelSpec, Offers, PanelSpec, SuiteSpec, TaskSpec, hookimpl
+from peftx.plugins import ModelSpec, PanelSpec, SuiteSpec, TaskSpec, hookimpl
 from peftx_timeseries.plugin import anomaly, classification, short_term
 from peftx_timeseries.plugin.datasets import peftx_datasets
 from peftx_timeseries.plugin.methods import ROWS, peftx_methods
+from peftx_timeseries.plugin.shared import HOSTS
 
 __all__ = [
     "PEFTX_API",
@@ -33,7 +34,7 @@ def peftx_tasks() -> Iterator[TaskSpec]:
         summary="the next rows of a channel from the last, with a language model between two projections",
         target="peftx_timeseries.tasks.forecasting:Forecasting",
         config="peftx_timeseries.config.tasks:ForecastingConfig",
-        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
+        offers=HOSTS,
         default_data="timeseries.waves",
         default_model="timeseries.random",
         default_method="timeseries.one_for_all",

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import DatasetSpec, MethodSpec, Offers, PanelSpec, SuiteSpec, TaskSpec
+from peftx.plugins import DatasetSpec, MethodSpec, PanelSpec, SuiteSpec, TaskSpec
+from peftx_timeseries.plugin.shared import HOSTS, compared
 
 __all__ = ["ANOMALY_ROWS", "datasets", "panels", "rows", "suites", "task"]
 
 _TASK = "timeseries.anomaly"
-_CONFIG = "peftx_timeseries.config.anomaly"
+_CONFIG = "config.anomaly"
 
-#: Rows to compare with, always printed: name, summary, class, configuration, paper.
-_COMPARED = (
-    (
+_ROWS = (
+    compared(
         "zero_reconstruction",
         "a row's distance from the training mean",
-        "ZeroReconstruction",
-        "ZeroConfig",
-        "",
+        "methods.anomaly:ZeroReconstruction",
+        f"{_CONFIG}:ZeroConfig",
+        _TASK,
     ),
-    ("pca", "rows from the leading components of the training rows, in closed form", "PCA", "PCAConfig", ""),
-    (
+    compared(
+        "pca",
+        "rows from the leading components of the training rows, in closed form",
+        "methods.anomaly:PCA",
+        f"{_CONFIG}:PCAConfig",
+        _TASK,
+    ),
+    compared(
         "random_score",
         "scores that are noise: what point adjustment gives for nothing",
-        "RandomScore",
-        "RandomScoreConfig",
-        "arXiv:2109.05257",
+        "methods.anomaly:RandomScore",
+        f"{_CONFIG}:RandomScoreConfig",
+        _TASK,
+        paper="arXiv:2109.05257",
     ),
 )
-ANOMALY_ROWS = tuple(f"timeseries.{name}" for name, *_ in _COMPARED)
+#: Rows to compare with, always printed.
+ANOMALY_ROWS = tuple(row.name for row in _ROWS)
 
 
 def task() -> TaskSpec:
@@ -38,8 +46,8 @@ def task() -> TaskSpec:
         name=_TASK,
         summary="which rows are anomalous, by how badly a model of normal rows reconstructs them",
         target="peftx_timeseries.tasks.anomaly:AnomalyDetection",
-        config=f"{_CONFIG}:AnomalyConfig",
-        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
+        config=f"peftx_timeseries.{_CONFIG}:AnomalyConfig",
+        offers=HOSTS,
         default_data="timeseries.faults",
         default_model="timeseries.random",
         default_method="timeseries.one_for_all",
@@ -50,19 +58,7 @@ def task() -> TaskSpec:
 
 def rows() -> Iterator[MethodSpec]:
     """The rows to compare with; none takes a gradient step."""
-    for name, summary, target, config, paper in _COMPARED:
-        yield MethodSpec(
-            name=f"timeseries.{name}",
-            summary=summary,
-            target=f"peftx_timeseries.methods.anomaly:{target}",
-            config=f"{_CONFIG}:{config}",
-            kind="model",
-            paper=paper,
-            licence="Apache-2.0",
-            tags=("baseline",),
-            trained=False,
-            tasks=(_TASK,),
-        )
+    yield from _ROWS
 
 
 def datasets() -> Iterator[DatasetSpec]:
@@ -71,7 +67,7 @@ def datasets() -> Iterator[DatasetSpec]:
         name="timeseries.faults",
         summary="synthetic sensors: normal rows, and test rows with faults of four kinds; computed, no download",
         target="peftx_timeseries.data.faults:load",
-        config=f"{_CONFIG}:FaultsConfig",
+        config=f"peftx_timeseries.{_CONFIG}:FaultsConfig",
         licence="none needed",
         source="computed from a seed",
         size="none",
@@ -82,7 +78,7 @@ def datasets() -> Iterator[DatasetSpec]:
         summary="a folder of normal training rows and labelled test rows, such as PSM, MSL, SMAP, SMD or SWaT",
         target="peftx_timeseries.data.labelled:load",
         locate="peftx_timeseries.data.labelled:locate",
-        config=f"{_CONFIG}:LabelledConfig",
+        config=f"peftx_timeseries.{_CONFIG}:LabelledConfig",
         licence="the files' own",
         source="PATH",
         verified=False,

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import DatasetSpec, MethodSpec, Offers, SuiteSpec, TaskSpec
+from peftx.plugins import DatasetSpec, MethodSpec, SuiteSpec, TaskSpec
+from peftx_timeseries.plugin.shared import HOSTS, compared
 
 __all__ = ["CLASSIFICATION_ROWS", "datasets", "rows", "suites", "task"]
 
 _TASK = "timeseries.classification"
-_CONFIG = "peftx_timeseries.config.classification"
+_CONFIG = "config.classification"
 
-#: Rows to compare with, always printed: name, summary, class, configuration, paper.
-_COMPARED = (
-    ("majority", "the most frequent class, for every sample", "Majority", "MajorityConfig", ""),
-    (
+_ROWS = (
+    compared(
+        "majority",
+        "the most frequent class, for every sample",
+        "methods.classifiers:Majority",
+        f"{_CONFIG}:MajorityConfig",
+        _TASK,
+    ),
+    compared(
         "nearest",
         "the class of the nearest training sample, step by step or with time warped",
-        "NearestNeighbour",
-        "NearestConfig",
-        "",
+        "methods.classifiers:NearestNeighbour",
+        f"{_CONFIG}:NearestConfig",
+        _TASK,
     ),
-    (
+    compared(
         "rocket",
         "ROCKET: random convolutions and a ridge classifier in closed form",
-        "RocketRidge",
-        "RocketConfig",
-        "arXiv:1910.13051",
+        "methods.classifiers:RocketRidge",
+        f"{_CONFIG}:RocketConfig",
+        _TASK,
+        paper="arXiv:1910.13051",
     ),
 )
-CLASSIFICATION_ROWS = tuple(f"timeseries.{name}" for name, *_ in _COMPARED)
+#: Rows to compare with, always printed.
+CLASSIFICATION_ROWS = tuple(row.name for row in _ROWS)
 
 
 def task() -> TaskSpec:
@@ -38,8 +46,8 @@ def task() -> TaskSpec:
         name=_TASK,
         summary="one class for each sample of several channels, with a language model between two projections",
         target="peftx_timeseries.tasks.classification:Classification",
-        config=f"{_CONFIG}:ClassificationConfig",
-        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
+        config=f"peftx_timeseries.{_CONFIG}:ClassificationConfig",
+        offers=HOSTS,
         default_data="timeseries.patterns",
         default_model="timeseries.random",
         default_method="timeseries.one_for_all",
@@ -51,19 +59,7 @@ def task() -> TaskSpec:
 
 def rows() -> Iterator[MethodSpec]:
     """The rows to compare with; none takes a gradient step."""
-    for name, summary, target, config, paper in _COMPARED:
-        yield MethodSpec(
-            name=f"timeseries.{name}",
-            summary=summary,
-            target=f"peftx_timeseries.methods.classifiers:{target}",
-            config=f"{_CONFIG}:{config}",
-            kind="model",
-            paper=paper,
-            licence="Apache-2.0",
-            tags=("baseline",),
-            trained=False,
-            tasks=(_TASK,),
-        )
+    yield from _ROWS
 
 
 def datasets() -> Iterator[DatasetSpec]:
@@ -72,7 +68,7 @@ def datasets() -> Iterator[DatasetSpec]:
         name="timeseries.patterns",
         summary="synthetic samples of three channels in six classes; computed, no download",
         target="peftx_timeseries.data.patterns:load",
-        config=f"{_CONFIG}:PatternsConfig",
+        config=f"peftx_timeseries.{_CONFIG}:PatternsConfig",
         licence="none needed",
         source="computed from a seed",
         size="none",
@@ -83,7 +79,7 @@ def datasets() -> Iterator[DatasetSpec]:
         summary="a problem of the UEA or UCR archive, or your own: NAME_TRAIN.ts and NAME_TEST.ts",
         target="peftx_timeseries.data.uea:load",
         locate="peftx_timeseries.data.uea:locate",
-        config=f"{_CONFIG}:UeaConfig",
+        config=f"peftx_timeseries.{_CONFIG}:UeaConfig",
         licence="that of each problem",
         source="https://www.timeseriesclassification.com/dataset.php",
         verified=False,

@@ -6,54 +6,65 @@ from collections.abc import Iterator
 
 from peftx.plugins import MethodSpec, Needs, hookimpl
 from peftx_timeseries.plugin import anomaly, classification, short_term
+from peftx_timeseries.plugin.shared import compared
 
 __all__ = ["ROWS", "peftx_methods"]
 
 _CONFIG = "peftx_timeseries.config.methods"
-_NAIVE = "peftx_timeseries.methods.naive"
-_LINEAR = "peftx_timeseries.methods.linear"
 _ZENG = "arXiv:2205.13504"
 
 #: The tasks that forecast.
 _FORECASTING = ("timeseries.forecasting", short_term.NAME)
-#: Rows to compare with, always printed: name, summary, target, configuration, trained, paper.
-_COMPARED = (
-    ("repeat_last", "the last value, for ever", f"{_NAIVE}:RepeatLast", "NaiveConfig", False, ""),
-    (
+_ROWS = (
+    compared(
+        "repeat_last",
+        "the last value, for ever",
+        "methods.naive:RepeatLast",
+        "config.methods:NaiveConfig",
+        *_FORECASTING,
+    ),
+    compared(
         "seasonal_naive",
         "the last season, again and again",
-        f"{_NAIVE}:SeasonalNaive",
-        "SeasonalConfig",
-        False,
-        "",
+        "methods.naive:SeasonalNaive",
+        "config.methods:SeasonalConfig",
+        *_FORECASTING,
     ),
-    ("window_mean", "the mean of the input, for ever", f"{_NAIVE}:WindowMean", "NaiveConfig", False, ""),
-    (
+    compared(
+        "window_mean",
+        "the mean of the input, for ever",
+        "methods.naive:WindowMean",
+        "config.methods:NaiveConfig",
+        *_FORECASTING,
+    ),
+    compared(
         "least_squares",
         "a linear forecast in closed form, relative to the last value",
-        f"{_LINEAR}:LeastSquares",
-        "LeastSquaresConfig",
-        False,
-        "",
+        "methods.linear:LeastSquares",
+        "config.methods:LeastSquaresConfig",
+        *_FORECASTING,
     ),
-    (
+    compared(
         "dlinear",
         "DLinear: a linear map of the trend and one of the rest",
-        f"{_LINEAR}:DLinear",
-        "DLinearConfig",
-        True,
-        _ZENG,
+        "methods.linear:DLinear",
+        "config.methods:DLinearConfig",
+        *_FORECASTING,
+        trained=True,
+        paper=_ZENG,
     ),
-    (
+    compared(
         "nlinear",
         "NLinear: a linear map relative to the last value",
-        f"{_LINEAR}:NLinear",
-        "NaiveConfig",
-        True,
-        _ZENG,
+        "methods.linear:NLinear",
+        "config.methods:NaiveConfig",
+        *_FORECASTING,
+        trained=True,
+        paper=_ZENG,
     ),
 )
-ROWS = tuple(f"timeseries.{name}" for name, *_ in _COMPARED)
+#: Rows to compare with, always printed.
+ROWS = tuple(row.name for row in _ROWS)
 
 
 @hookimpl
@@ -79,19 +90,7 @@ def peftx_methods() -> Iterator[MethodSpec]:
         licence="Apache-2.0",
         tags=("selective",),
     )
-    for name, summary, target, config, trained, paper in _COMPARED:
-        yield MethodSpec(
-            name=f"timeseries.{name}",
-            summary=summary,
-            target=target,
-            config=f"{_CONFIG}:{config}",
-            kind="model",
-            paper=paper,
-            licence="Apache-2.0",
-            tags=("baseline",),
-            trained=trained,
-            tasks=_FORECASTING,
-        )
+    yield from _ROWS
     yield from short_term.rows()
     yield from anomaly.rows()
     yield from classification.rows()

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftx.plugins import DatasetSpec, MethodSpec, Offers, SuiteSpec, TaskSpec
+from peftx.plugins import DatasetSpec, MethodSpec, SuiteSpec, TaskSpec
+from peftx_timeseries.plugin.shared import HOSTS, compared
 
 __all__ = ["NAME", "datasets", "rows", "suites", "task"]
 
@@ -20,7 +21,7 @@ def task(rows: tuple[str, ...]) -> TaskSpec:
         summary="one forecast of each of many series, of its last rows, by the errors of the M competitions",
         target="peftx_timeseries.tasks.short_term:ShortTerm",
         config="peftx_timeseries.config.short_term:ShortTermConfig",
-        offers=Offers(sites=("linear", "linear_t", "norm", "embedding", "parameter", "activation")),
+        offers=HOSTS,
         default_data="timeseries.months",
         default_model="timeseries.random",
         default_method="timeseries.one_for_all",
@@ -33,17 +34,13 @@ def task(rows: tuple[str, ...]) -> TaskSpec:
 
 def rows() -> Iterator[MethodSpec]:
     """The row that needs a series' whole history, which no other task has."""
-    yield MethodSpec(
-        name="timeseries.naive2",
-        summary="the last value, adjusted for the season where a test finds one: the benchmark of the M4 competition",
-        target="peftx_timeseries.methods.naive:Naive2",
-        config="peftx_timeseries.config.methods:NaiveConfig",
-        kind="model",
+    yield compared(
+        "naive2",
+        "the last value, adjusted for the season where a test finds one: the benchmark of the M4 competition",
+        "methods.naive:Naive2",
+        "config.methods:NaiveConfig",
+        NAME,
         paper="doi:10.1016/j.ijforecast.2019.04.014",
-        licence="Apache-2.0",
-        tags=("baseline",),
-        trained=False,
-        tasks=(NAME,),
     )
 
 

@@ -314,6 +314,11 @@ class Forecasting(Task):
         if forecast.dim() == 3:
             levels = torch.tensor(self.config.quantiles, device=forecast.device)
             return pinball_loss(forecast, batch["y"], levels)
+        return self.point_loss(forecast, batch)
+
+    def point_loss(self, forecast: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of a point forecast (B, H); the absolute error where quantiles are asked for, whose median it
+        stands for."""
         return squared_loss(
             forecast, batch["y"], 1 if self.config.loss == "mae" or self.config.quantiles else 2
         )

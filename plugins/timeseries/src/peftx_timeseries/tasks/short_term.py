@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from peftx.errors import DataError
 from peftx.tasks import Batch
 from peftx_timeseries.config.short_term import ShortTermConfig
-from peftx_timeseries.metrics.forecast import pinball_loss, squared_loss
+from peftx_timeseries.metrics.forecast import squared_loss
 from peftx_timeseries.metrics.short_term import ShortTermMeter, smape_loss
 from peftx_timeseries.series.seasonality import naive2, naive_scale, seasonal_naive
 from peftx_timeseries.series.series import Series, SeriesSplit
@@ -189,13 +189,9 @@ class ShortTerm(Forecasting):
             for name in self.references
         }
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the symmetric percentage error in the units of the series, the mean squared or absolute error of
-        standardised values, or the pinball loss of quantiles, over the observed values."""
-        forecast = self.trained_forecast(model, batch).float()
-        if forecast.dim() == 3:
-            levels = torch.tensor(self.config.quantiles, device=forecast.device)
-            return pinball_loss(forecast, batch["y"], levels)
+    def point_loss(self, forecast: Tensor, batch: Batch) -> Tensor:
+        """Return the symmetric percentage error in the units of the series, or the mean squared or absolute error of
+        standardised values."""
         if self.config.loss != "smape" or self.config.quantiles:
             return squared_loss(forecast, batch["y"], 2 if self.config.loss == "mse" else 1)
         mean, std = batch["mean"][:, None], batch["std"][:, None]
